@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal, NamedTuple, Self, cast
+from typing import Any, Literal, NamedTuple, Self, TypeVar, cast, overload
 
 import numpy as np
 import pandas as pd
 import torch
 from sklearn.base import BaseEstimator, DensityMixin
-from sklearn.utils.metaestimators import available_if
+from sklearn.utils.metaestimators import available_if as untyped_available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
@@ -33,6 +33,7 @@ from discrete_itd.encoders import (
     TableEncoder,
 )
 from discrete_itd.encoders.frames import (
+    Polars,
     Sample,
     as_polars,
     fill_cells,
@@ -47,8 +48,8 @@ from discrete_itd.encoders.rows import RowEstimate, ignored, unique_rows
 from discrete_itd.encoders.table import column_specs
 from discrete_itd.likelihood import squared_errors
 from discrete_itd.likelihood.sampling import level_quantiles, of_column, point_predictions
-from discrete_itd.models.auto import recipe
-from discrete_itd.models.fitting import fit_model
+from discrete_itd.models.auto import Name, recipe
+from discrete_itd.models.fitting import Recipe, fit_model
 from discrete_itd.models.held_out import read_table
 from discrete_itd.models.information import log_prob_of
 from discrete_itd.models.model import Model
@@ -71,6 +72,16 @@ from discrete_itd.validation import (
 CURVE_WORK = 1 << 34
 ONE_VALUE = "given= takes one value (for a range or a rule, draw more rows and keep those that fit)"
 INFORMATION_ROWS = 2000  # rows drawn from the model for an entropy or a mutual information
+
+
+Method = TypeVar("Method")
+Random = int | np.random.RandomState | None
+Filling = Literal["median", "mean", "sample"]
+
+
+def available_if(is_available: Callable[[Any], bool]) -> Callable[[Method], Method]:
+    """scikit-learn's decorator, which keeps the types of a method."""
+    return cast(Any, untyped_available_if(is_available))
 
 
 class Nats(NamedTuple):
@@ -227,9 +238,9 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         self,
         *,
         column_types: Mapping[Any, Any] | str | None = None,
-        missing: str = "auto",
-        handle_unknown: str = "smooth",
-        denoiser: Any = "auto",
+        missing: Literal["auto", "marginalise", "category"] = "auto",
+        handle_unknown: Literal["smooth", "error"] = "smooth",
+        denoiser: Name | Recipe | Sequence[Name | Recipe] = "auto",
         max_steps: int = 6000,
         max_time: float | None = None,
         validation_fraction: float = 0.1,
@@ -687,7 +698,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         *,
         given: Mapping[Any, Any] | pd.Series | pd.DataFrame | None = None,
         missing: Literal["as_trained", "none"] = "as_trained",
-    ) -> Any:
+    ) -> pd.DataFrame | Any:
         """Draw rows from the model.
 
         Parameters
@@ -723,13 +734,24 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             return self._filled(self.rows(drawn), "sample", seed)
         return drawn
 
+    @overload
+    def impute(
+        self, X: pd.DataFrame, *, method: Filling = ..., random_state: Random = ...
+    ) -> pd.DataFrame: ...
+
+    @overload
+    def impute(self, X: Polars, *, method: Filling = ..., random_state: Random = ...) -> Polars: ...
+
+    @overload
+    def impute(self, X: Any, *, method: Filling = ..., random_state: Random = ...) -> Any: ...
+
     @in_kind
     def impute(
         self,
         X: Any,
         *,
-        method: Literal["median", "mean", "sample"] = "median",
-        random_state: int | np.random.RandomState | None = None,
+        method: Filling = "median",
+        random_state: Random = None,
     ) -> Any:
         """Fill missing cells by their conditional distribution given the other cells of the row.
 
@@ -825,8 +847,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         return j, *unique_rows(x), rows.index
 
     @available_if(_has_categories)
-    @one_thread
     @in_kind
+    @one_thread
     def predict_proba(self, X: Any, column: Hashable | None = None) -> pd.DataFrame:
         """Conditional distribution of one column given the other cells of each row, if the cell is not missing.
 
@@ -851,6 +873,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         place = _categorical_column(encoder, column)
         j, unique, inverse, index = self._others(X, encoder.names[place])
         values, level, share = encoder.schema[j].values()
+        if encoder.schema[j].text_dtype is not None:
+            values = pd.Index(encoder.schema[j].write(pd.Series(values)), dtype=object)
         probs = np.exp(self._distribution(unique, j).cpu().numpy())[:, level] * share
         probs /= probs.sum(1, keepdims=True)
         return pd.DataFrame(probs[inverse], index=index, columns=values, copy=False)

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,8 @@ from discrete_itd.encoders.frames import in_kind
 from discrete_itd.encoders.notation import collected, tell_unreadable
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.models.auto import Name
+from discrete_itd.models.fitting import Recipe
 from discrete_itd.models.held_out import Ints, Part
 from discrete_itd.progress import Deadline, fit_progress, stage
 from discrete_itd.recipes import RECIPES
@@ -189,11 +191,11 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         self,
         density: DiffusionDensity | FrozenEstimator | None = None,
         *,
-        contamination: float | str = "auto",
+        contamination: float | Literal["auto"] = "auto",
         false_alarm_rate: float = 0.01,
         calibration_fraction: float = 0.2,
         given: str | Sequence[Hashable] | None = None,
-        denoiser: Any = None,
+        denoiser: Name | Recipe | Sequence[Name | Recipe] | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.density = density

@@ -51,7 +51,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import pandas as pd
@@ -77,7 +77,7 @@ from discrete_itd.detection.cell_network import CellNetwork, ColumnCells, folds
 from discrete_itd.detection.written import Written, as_written, misspellings, moved, pattern
 from discrete_itd.devices import one_thread
 from discrete_itd.encoders import Column, TableEncoder
-from discrete_itd.encoders.frames import as_numbers, as_polars, is_polars, read_rows
+from discrete_itd.encoders.frames import Polars, as_numbers, as_polars, is_polars, read_rows
 from discrete_itd.encoders.notation import FEW_VALUES, typed
 from discrete_itd.encoders.numeric import find_lattice
 from discrete_itd.models.held_out import check_groups
@@ -116,6 +116,14 @@ SHAPES = 0.5  # prior standard deviation of the shape of a tail of numbers
 # two cells are equally likely wrong if their log-odds differ by less, nats: else one of a pair that contradicts each
 # other alone would be named for the shares of its column
 CLOSE = 1.0
+
+
+@overload
+def find_errors(table: Polars, *, threshold: float = ..., groups: Any = ...) -> Polars: ...
+
+
+@overload
+def find_errors(table: Any, *, threshold: float = ..., groups: Any = ...) -> pd.DataFrame: ...
 
 
 @one_thread

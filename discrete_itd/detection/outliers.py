@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import numpy as np
 import pandas as pd
@@ -11,10 +11,35 @@ from sklearn.base import clone
 from discrete_itd.detection.detector import DiffusionOutlierDetector, measure_exceptions
 from discrete_itd.detection.out_of_fold import out_of_fold
 from discrete_itd.detection.reasons import NO_CELL
-from discrete_itd.encoders.frames import as_polars, is_polars
+from discrete_itd.encoders.frames import Polars, as_polars, is_polars
+from discrete_itd.estimators import Random
 from discrete_itd.validation import check_integer
 
 COLUMNS = ["column", "value", "expected", "expected_probability", "probability_wrong", "sentence"]
+
+
+@overload
+def find_outliers(
+    table: Polars,
+    detector: DiffusionOutlierDetector | None = ...,
+    *,
+    n_rows: int | None = ...,
+    k: int = ...,
+    groups: Any = ...,
+    random_state: Random = ...,
+) -> Polars: ...
+
+
+@overload
+def find_outliers(
+    table: Any,
+    detector: DiffusionOutlierDetector | None = ...,
+    *,
+    n_rows: int | None = ...,
+    k: int = ...,
+    groups: Any = ...,
+    random_state: Random = ...,
+) -> pd.DataFrame: ...
 
 
 def find_outliers(
@@ -24,7 +49,7 @@ def find_outliers(
     n_rows: int | None = 20,
     k: int = 3,
     groups: Any = None,
-    random_state: int | np.random.RandomState | None = None,
+    random_state: Random = None,
 ) -> Any:
     """The oddest rows of a table in hand, and the cells to blame; each row by a model that did not see it.
 

@@ -14,7 +14,19 @@ from contextlib import suppress
 from decimal import InvalidOperation
 from functools import wraps
 from itertools import chain
-from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar, cast
+from typing import (
+    Any,
+    Concatenate,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeGuard,
+    TypeVar,
+    cast,
+    overload,
+)
 
 import narwhals
 import numpy as np
@@ -25,7 +37,30 @@ from discrete_itd.validation import warn
 
 SAMPLE_ROWS = 400_000  # most rows of a stream that are fitted to
 
-Answer = TypeVar("Answer", bound=Callable[..., Any])
+P = ParamSpec("P")
+
+
+class PolarsFrame(Protocol):
+    """Methods that of all tables a frame of polars has: for type checkers, be polars installed or not."""
+
+    def hstack(self, columns: Any, *, in_place: bool = ...) -> Any: ...
+
+    def rechunk(self) -> Any: ...
+
+
+Polars = TypeVar("Polars", bound=PolarsFrame)
+
+
+class InKind(Protocol[P]):
+    """A method that :func:`in_kind` made."""
+
+    def __get__(self, instance: Any, owner: Any = None) -> Self: ...
+
+    @overload
+    def __call__(self, X: Polars, *args: Any, **kwargs: Any) -> Polars: ...
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> pd.DataFrame: ...
 
 
 def as_frame(X: Any) -> pd.DataFrame | None:
@@ -229,7 +264,7 @@ def _filled(column: pd.Series, mask: np.ndarray, values: pd.Series) -> pd.Series
     return out
 
 
-def in_kind(method: Answer) -> Answer:
+def in_kind(method: Callable[Concatenate[Any, P], pd.DataFrame]) -> InKind[P]:
     """Decorate a method of a table X that returns a pandas frame: of a polars frame it returns one of polars."""
 
     @wraps(method)
@@ -238,7 +273,7 @@ def in_kind(method: Answer) -> Answer:
         X = args[0] if args else kwargs.get("X")
         return as_polars(found) if is_polars(X) and isinstance(found, pd.DataFrame) else found
 
-    return cast(Answer, call)
+    return cast(Any, call)
 
 
 def is_polars(X: Any) -> bool:

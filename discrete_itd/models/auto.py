@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from discrete_itd.models.comparison import CandidateTable
 from discrete_itd.models.decoder_mixture import Mixture
@@ -129,6 +129,10 @@ class Best(Recipe):
         return table.settle(table.add(table.mixture()))
 
 
+Name = Literal[
+    "auto", "best", "network", "causal", "row_mixture",
+    "independent", "tree", "bayes_net", "forest", "mixture",
+]  # fmt: skip
 NAMES: dict[str, Recipe] = {
     "auto": Auto(),
     "best": Best(),

@@ -233,3 +233,25 @@ def test_refusals(model):
     for method, arguments, words in cases:
         with pytest.raises(ValueError, match=words):
             getattr(model, method)(ROWS, *arguments)
+
+
+OWN_VALUES = {
+    "decimals as text": ["0.0", "1.5"],
+    "decimal commas": ["0,5", "1,5"],
+    "money": ["$0.50", "$1,000.00"],
+    "digits as text": ["007", "010"],
+    "words": ["no", "yes"],
+    "truths": [False, True],
+    "whole numbers": [0, 1],
+    "numbers": [0.0, 1.5],
+}
+
+
+@pytest.mark.parametrize("name", OWN_VALUES)
+def test_probabilities_are_labelled_by_the_values_of_the_table(name):
+    values = OWN_VALUES[name]
+    table = pd.DataFrame({"label": values * 30, "x": ["u", "v", "w"] * 20})
+    model = DiffusionDensity(denoiser="independent", random_state=0).fit(table)
+    labels = model.predict_proba(table, "label").columns.tolist()
+    assert labels == values
+    assert [*map(type, labels)] == [*map(type, values)]
