@@ -38,8 +38,8 @@ def test_answers_for_pandas():
         assert_type(model.predict_quantiles(table, "code"), pd.DataFrame),
         assert_type(model.predict_log_density(table, "code", [50]), pd.DataFrame),
         assert_type(detector.reasons(table, k=1), pd.DataFrame),
-        assert_type(detector.groups(), pd.DataFrame),
-        assert_type(find_errors(table, threshold=0.9), pd.DataFrame),
+        assert_type(detector.strata(), pd.DataFrame),
+        assert_type(find_errors(table, min_probability=0.9), pd.DataFrame),
         assert_type(find_outliers(table, detector, k=1), pd.DataFrame),
     ]
     assert {*map(type, answers)} == {pd.DataFrame}
@@ -60,7 +60,7 @@ def test_answers_for_polars():
         assert_type(model.predict_quantiles(table, "code"), pl.DataFrame),
         assert_type(model.predict_log_density(table, "code", [50]), pl.DataFrame),
         assert_type(detector.reasons(table, k=1), pl.DataFrame),
-        assert_type(find_errors(table, threshold=0.9), pl.DataFrame),
+        assert_type(find_errors(table, min_probability=0.9), pl.DataFrame),
         assert_type(find_outliers(table, detector, k=1), pl.DataFrame),
     ]
     assert {*map(type, answers)} == {pl.DataFrame}

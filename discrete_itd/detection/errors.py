@@ -119,11 +119,11 @@ CLOSE = 1.0
 
 
 @overload
-def find_errors(table: Polars, *, threshold: float = ..., groups: Any = ...) -> Polars: ...
+def find_errors(table: Polars, *, min_probability: float = ..., groups: Any = ...) -> Polars: ...
 
 
 @overload
-def find_errors(table: Any, *, threshold: float = ..., groups: Any = ...) -> pd.DataFrame: ...
+def find_errors(table: Any, *, min_probability: float = ..., groups: Any = ...) -> pd.DataFrame: ...
 
 
 @one_thread
