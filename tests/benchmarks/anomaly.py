@@ -69,7 +69,7 @@ METHODS = {
     ),
     "numeric": ["ours", "kNN4", "kNN", "ECOD", "HBOS", "IForest", "LOF"],
 }
-OFA_METHODS = ["ours", "kNN4", "kNN", "LOF", "IForest", "ECOD", "DTE-NP"]
+OFA_METHODS = ["ours", "kNN4", "kNN", "LOF", "IForest", "ECOD", "DTE-NP", "TCCM"]
 ALL_METHODS = ["ours", "independent", "kNN4", *detectors.PYOD, *detectors.UNPACKED]
 # AUROC and average precision over the 34 targets of OFA-TAD, and by table where they could be had (see RESULTS.md)
 PUBLISHED = {
