@@ -150,8 +150,8 @@ def find_errors(table: Any, *, min_probability: float = 0.5, groups: Any = None)
         ``probability_wrong``. Of the cells with .9 or more, .90 to 1.00 are wrong in each of twelve tables into which
         errors were planted (``python -m tests.benchmarks.cells unseen``). That is not so of any table: a rightful
         exception cannot be told from an error that looks like it. Where a column follows another one but for exceptions
-        in 3 % of the rows, about one in nine of them is named, nearly all with .5 to .7, and in a table without errors
-        all that is named is right (``python -m tests.benchmarks.cells exceptions``). Errors that are other
+        in 3 % of the rows, most of these are named, eight in ten with .5 to .7, and in a table without errors all that
+        is named is right (``python -m tests.benchmarks.cells exceptions``). Errors that are other
         plausible values are hardly found. Missing cells are included where a value should be there. A cell may also be
         wrong by its writing alone: numbers or dates in another notation than the column's, a format that hardly any
         other cell has (then what is expected follows from the other columns alone), codes without their leading zeros,
@@ -176,7 +176,7 @@ def find_errors(table: Any, *, min_probability: float = 0.5, groups: Any = None)
     >>> table.loc[7, "town"] = "Ulm"
     >>> find_errors(table)[["row", "column", "value", "expected", "probability_wrong"]].round(2)
        row column value expected  probability_wrong
-    0    7   town   Ulm     Köln               0.99
+    0    7   town   Ulm     Köln               0.92
     """
     min_probability = check_share("min_probability", min_probability)
     frame, _ = read_rows(table, find_errors)
