@@ -24,6 +24,7 @@ from discrete_itd.likelihood.integral import error_and_tail, noisy_copies
 from discrete_itd.likelihood.path import path_log_weights
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.models.decoder_mixture import LatentLoss, Mixture, MixtureFit
+from discrete_itd.models.fitting import FitPlan
 from discrete_itd.models.held_out import TrainingRows
 from discrete_itd.training.loop import Optimizer, Run, TrainingPlan
 from tests.laws import (
@@ -230,7 +231,8 @@ def test_a_step_of_a_decoder_does_not_wait_for_the_device(table):
     book, rng = Codebook(columns, leading), np.random.default_rng(0)
     x = random_rows(book, N_ROWS, rng, missing=0.15)
     fitted_to = TrainingRows(random_marginals(book, rng), x, x, generator())
-    fit = MixtureFit(Mixture(n_components=64, n_latent=2, n_points=64), fitted_to)
+    recipe = Mixture(n_components=64, n_latent=2, n_points=64)
+    fit = MixtureFit(recipe, fitted_to, FitPlan(TrainingPlan(), 0))
     network, meta = fit.network.to(META), x.to(META)
     optimizer = Optimizer(network.parameters(), 0.01, 1.0)
     rows, loss = network.constants(meta), LatentLoss(0.5)

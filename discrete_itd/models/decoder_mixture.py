@@ -107,7 +107,7 @@ class Mixture(Recipe):
             )
         if all(c.n_levels == 1 for c in rows.codebook.columns):
             return rows.marginals  # the network would have no outputs
-        return rows.once(self, lambda: MixtureFit(self, rows).run(plan))
+        return rows.once(self, lambda: MixtureFit(self, rows, plan).run())
 
 
 class LatentLoss:
@@ -132,8 +132,8 @@ class LatentLoss:
 class MixtureFit:
     """A fit in progress: training, then the classes. ``report`` describes the training."""
 
-    def __init__(self, recipe: Mixture, rows: TrainingRows) -> None:
-        marginals, x = rows.marginals, rows.x
+    def __init__(self, recipe: Mixture, rows: TrainingRows, plan: FitPlan) -> None:
+        marginals, x, self.plan = rows.marginals, rows.x, plan
         self.marginals, self.rows, self.x_valid = marginals, x, rows.x_valid[:JUDGED_ROWS]
         self.recipe, self.generator, self.report = recipe, rows.generator, Report()
         book = marginals.codebook
@@ -167,7 +167,10 @@ class MixtureFit:
         self.training = replace(TRAINING, max_steps=max_steps)
 
     def _without_gaps(self, mean: Tensor, sd: Tensor) -> tuple[Tensor, Tensor]:
-        """Training and held-out rows whose missing numbers are drawn given the others, by one Gaussian."""
+        """Training and held-out rows whose missing numbers are drawn given the others, by one Gaussian.
+
+        With ``max_time`` there are as many rounds of EM, and then blocks of rows, as a quarter of the time allows.
+        """
         book, both = self.marginals.codebook, (self.rows, self.x_valid)
         if not any(bool(x[:, book.reals].isnan().any()) for x in both):
             return both
@@ -175,8 +178,16 @@ class MixtureFit:
         numbers = Codebook([book.columns[j] for j in book.reals.tolist()]).to(book.known_snr)
         start = sd.new_ones(1), sd.new_ones(1, 0), mean[None]
         one = prior = MixtureDenoiser(numbers, *start, chol=torch.diag_embed(sd)[None])
+        deadline = self.plan.deadline.within(self.plan.time_left / 4)
+        observed, seconds = self.rows[:REFINED_ROWS, book.reals], 0.0
+        if deadline.left < math.inf:  # the seconds of a round
+            before, few = deadline.age, observed[:512]
+            expected_sums(one, few)
+            seconds = (deadline.age - before) * len(observed) / len(few)
         for _ in range(10):
-            one = updated(prior, expected_sums(one, self.rows[:REFINED_ROWS, book.reals]), 0.0, 0)
+            if deadline.left < 2 * seconds:  # drawing takes a round's time
+                break
+            one = updated(prior, expected_sums(one, observed), 0.0, 0)
         gaussian = one.dense
         assert gaussian is not None
 
@@ -185,8 +196,14 @@ class MixtureFit:
             drawn = gaussian.conditioned(one.draw(len(x), self.generator), first, cells)
             return x.index_copy(1, book.reals, torch.where(cells.isnan(), drawn, cells))
 
-        first, second = (torch.cat([*map(complete, x.split(1 << 13))]) for x in both)
-        return first, second
+        def completed(x: Tensor) -> Tensor:
+            blocks = []
+            for block in x.split(1 << 13):
+                if not blocks or deadline.left:
+                    blocks.append(complete(block))
+            return torch.cat(blocks)
+
+        return completed(both[0]), completed(both[1])
 
     def _unseen(self, x: Tensor) -> Tensor:
         """Columns with a cell of an unseen category: (C,) of bool."""
@@ -195,19 +212,19 @@ class MixtureFit:
         out[book.finite] = book.levels.sum(ones)[0] > 0
         return out
 
-    def run(self, plan: FitPlan) -> Denoiser:
+    def run(self) -> Denoiser:
         """The mixture; independent columns if these are better on held-out rows, or if there was no time to train."""
-        self.report = self.train(plan)
-        plan.note_end(self.report, "mixture")
+        self.report = self.train()
+        self.plan.note_end(self.report, "mixture")
         stopped, last = self.report.stopped, self.report.history[-1]
         if stopped in ("max_time", "interrupted") and not last.step:
             return self.marginals
         with threads_for(self.network.score_work * TRAINING.batch_size):
-            return self.mixture(lambda: plan.time_left)
+            return self.mixture(lambda: self.plan.time_left)
 
-    def train(self, plan: FitPlan) -> Report:
+    def train(self) -> Report:
         """Train for 70 % of the time that is left; fitting the classes has the rest."""
-        training, seconds = self.training, plan.time_left
+        training, seconds = self.training, self.plan.time_left
         if seconds < math.inf:
             training = replace(training, max_time=0.7 * seconds)
         return train(

@@ -130,17 +130,22 @@ def test_integral_closes_its_tails_even_far_inside(device, generator):
         assert mass == pytest.approx(1, abs=0.15)
 
 
-def test_baseline_is_subtracted_from_end_to_end(device, dtype):
-    """(4) is (3) of the denoiser less (3) of the baseline on the same noise, tails included."""
+@pytest.mark.parametrize("known", [(), (1,), (0, 2)])
+def test_baseline_is_subtracted_from_end_to_end(device, dtype, known):
+    """(4) is (3) of the denoiser less (3) of the baseline on the same noise, with tails, gaps and given columns."""
     book = make_book("mixed", device)
     oracle = random_oracle(book, np.random.default_rng(1))
     baseline = random_marginals(book, np.random.default_rng(2))
-    quadrature = make_quadrature(book, device, low=0.5)
+    quadrature, rows = make_quadrature(book, device, low=0.5), oracle.support.clone()
+    rows[::3, 0], rows[1::3, 1] = math.nan, math.nan
+    given = torch.isin(torch.arange(3, device=device), torch.tensor(known, device=device))
 
     def integral(denoiser, against=None):
-        return integral_of(denoiser, oracle.support, quadrature, baseline=against).log_prob
+        how = {"given": given if known else None, "baseline": against}
+        return integral_of(denoiser, rows, quadrature, **how).log_prob
 
-    expected = baseline.log_prob(oracle.support) + integral(oracle) - integral(baseline)
+    others = baseline.log_prob(rows.masked_fill(given, math.nan))  # as columns are independent
+    expected = others + integral(oracle) - integral(baseline)
     torch.testing.assert_close(
         integral(oracle, baseline), expected, atol=rounding(dtype, 10), rtol=0
     )

@@ -68,14 +68,15 @@ def narrow(monkeypatch):
     monkeypatch.setattr(fits, "WIDTH", 16)
 
 
-def fit_of(marginals, x, x_valid, generator, recipe=QUICK):
-    return MixtureFit(recipe, TrainingRows(marginals, x, x_valid, generator))
+def fit_of(marginals, x, x_valid, generator, recipe=QUICK, **how):
+    plan = FitPlan(TrainingPlan(), 0, **how)
+    return MixtureFit(recipe, TrainingRows(marginals, x, x_valid, generator), plan)
 
 
 def fit_mixture(*args, recipe=QUICK, **how):
     """A mixture, and the report of its training."""
-    fit = fit_of(*args, recipe)
-    return fit.run(FitPlan(TrainingPlan(), 0, **how)), fit.report
+    fit = fit_of(*args, recipe, **how)
+    return fit.run(), fit.report
 
 
 def fitted(book, rng, recipe=QUICK, *, n=200, missing=0.0, seed=0):
@@ -555,6 +556,28 @@ def test_time_ends_a_fit(device, monkeypatch, seconds):
         assert len(steps) == (end or min(TRIAL_STEPS, len(steps)))  # of which it is known
         assert bool(rounds) == bool(end)
         assert steps == sorted(steps)
+
+
+def test_property_gaps_are_filled_in_a_quarter_of_the_time(device, monkeypatch):
+    """By rounds of which each takes ten seconds; with time enough as without a bound."""
+    book, rng = make_book("only reals", device), np.random.default_rng(0)
+    x = random_rows(book, 300, rng, missing=0.2)
+    marginals, now, filled = MarginalDenoiser.fit(book, x), [0.0], {}
+
+    def sums(model, rows):
+        now[0] += 10 * len(rows) / len(x)
+        return expected_sums(model, rows)
+
+    monkeypatch.setattr(fits, "expected_sums", sums)
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    for max_time in (1.0, 160.0, 1e4, math.inf):
+        now[0] = 0.0
+        fit = fit_of(marginals, x, x, seeded_generator(0, device), deadline=Deadline(max_time))
+        assert not fit.x.isnan().any()
+        assert now[0] <= max(10.0, max_time / 4)  # one round is measured
+        filled[max_time] = fit.x
+    assert torch.equal(filled[1e4], filled[math.inf])
+    assert not torch.equal(filled[160.0], filled[math.inf])
 
 
 def test_training_ends_where_held_out_rows_are_predicted_worse(device):
