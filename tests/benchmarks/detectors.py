@@ -151,7 +151,7 @@ def neighbours_in_scalings(
     The scalings are the numbers as they are, ``standardised``, ``by_range`` and ``as_normal_scores``. A row's score is
     the sum over the scalings of the mean logarithm of its Euclidean distances to its five nearest training rows
     (``NEAREST``), in units of the diagonal of the training rows' ranges and of ``LEAST_DISTANCE`` at least. So a
-    common factor of all columns changes no score, and no scaling outweighs the others.
+    common factor of all columns changes no score, if none is constant in training, and no scaling outweighs the others.
 
     ``in_hand`` if ``test`` are the training rows themselves, none of which is a neighbour of itself.
     """
