@@ -23,7 +23,7 @@ import heapq
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -127,7 +127,7 @@ class BayesNetDenoiser(Denoiser):
                 )
         if len(parents_first(self.parents)) < len(sizes):
             raise ValueError("the graph has a cycle")
-        self.order, self.largest, self.work = elimination(self.parents, sizes)
+        self.order, self.largest, self.work, _ = elimination(self.parents, sizes)
         if self.largest > LARGE:
             raise ValueError(f"summing columns out takes a table of {self.largest} numbers")
         numbers = torch.cat([t.flatten() for t in logs]) if logs else torch.zeros(0)
@@ -429,6 +429,7 @@ class BayesNetDenoiser(Denoiser):
         x_valid: Tensor | None = None,
         most_parents: int = 5,
         most_table: int = 1 << 13,
+        most_pair: int = 0,
         is_over: Callable[[], bool] = lambda: False,
     ) -> Self:
         """Fit a graph by hill climbing, or the best tree if a column has one parent at most, and its tables.
@@ -444,6 +445,8 @@ class BayesNetDenoiser(Denoiser):
             the penalty of Schwarz's Bayesian criterion.
         most_table : int
             Floats of the largest table of an elimination.
+        most_pair : int
+            The same of a table of two columns, if that is more.
         is_over : callable
             Whether the search must end with its current graph.
         """
@@ -455,7 +458,7 @@ class BayesNetDenoiser(Denoiser):
         fallback = marginals if len(book.finite) < book.n_columns else None
         fits: list[Self] = []
         counted = Counted(cells[:SEARCH_ROWS], sizes)
-        limits = most_parents, most_table, is_over
+        limits = most_parents, most_table, is_over, most_pair
         penalties = PENALTIES if x_valid is not None else PENALTIES[:1]
         is_tree = most_parents == 1  # for which no search is needed
         searches = [Search(counted, penalty, *limits) for penalty in penalties]
@@ -544,9 +547,10 @@ def parents_first(parents: Sequence[Sequence[int]]) -> list[int]:
 
 def elimination(
     parents: Sequence[Sequence[int]], sizes: Sequence[int]
-) -> tuple[tuple[int, ...], int, int]:
-    """An order in which to sum columns out, the numbers of the largest table on the way, and of all together.
+) -> tuple[tuple[int, ...], int, int, int]:
+    """An order in which to sum columns out, and sizes of the tables on the way.
 
+    These are the numbers of the largest table, of all together, and of the largest one of three columns or more.
     Greedy: the next column is the one with the smallest table.
     """
     near: list[set[int]] = [set() for _ in sizes]
@@ -555,7 +559,7 @@ def elimination(
         for i in family:
             near[i] |= family - {i}
     order: list[int] = []
-    largest, work = 1, 0
+    largest, work, largest_joint = 1, 0, 1
     cost = [math.prod(sizes[i] for i in near[j]) * size for j, size in enumerate(sizes)]
     waiting = [(own, j) for j, own in enumerate(cost)]
     heapq.heapify(waiting)
@@ -564,13 +568,15 @@ def elimination(
         if own != cost[j]:  # queued again at another cost, or removed
             continue
         largest, work, cost[j] = max(largest, own), work + own, 0
+        if len(near[j]) > 1:
+            largest_joint = max(largest_joint, own)
         order.append(j)
         for i in near[j]:
             near[i] = (near[i] | near[j]) - {i, j}
         for i in near[j]:
             cost[i] = math.prod(sizes[k] for k in near[i]) * sizes[i]
             heapq.heappush(waiting, (cost[i], i))
-    return tuple(order), largest, work
+    return tuple(order), largest, work, largest_joint
 
 
 def coded(cells: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -578,17 +584,23 @@ def coded(cells: NDArray[np.float64]) -> NDArray[np.int64]:
     return np.where(np.isnan(cells), -(1 << 32), cells).T.astype(np.int64, order="C")
 
 
-def family_counts(
+def family_codes(
     columns: NDArray[np.int64], sizes: Sequence[int], family: Sequence[int]
-) -> NDArray[np.float64]:
-    """Counts of each combination of a family's categories in :func:`coded` rows without gaps among them."""
+) -> NDArray[np.int64]:
+    """A number for the combination of a family's categories in each :func:`coded` row without a gap there."""
     code = np.zeros(columns.shape[1], dtype=np.int64)
     for j in family:
         code *= sizes[j]
         code += columns[j]
-    if (gaps := code < 0).any():
-        code = code[~gaps]
-    shape = [sizes[j] for j in family]
+    gaps = code < 0
+    return code[~gaps] if gaps.any() else code
+
+
+def family_counts(
+    columns: NDArray[np.int64], sizes: Sequence[int], family: Sequence[int]
+) -> NDArray[np.float64]:
+    """Counts of each combination of a family's categories in :func:`coded` rows without gaps among them."""
+    code, shape = family_codes(columns, sizes, family), [sizes[j] for j in family]
     return np.bincount(code, minlength=math.prod(shape)).astype(float).reshape(shape)
 
 
@@ -616,9 +628,10 @@ def smoothed_table(
     for count in counts:
         rows, before, seen = count.sum(-1, keepdims=True), table[..., None, :], count > 0
         nats = []
+        n, n_rows, p_before = (np.broadcast_to(t, count.shape)[seen] for t in (count, rows, before))
         for strength in STRENGTHS:
-            p = (count - 1 + strength * before) / np.maximum(rows - 1 + strength, strength)
-            nats.append(-(count[seen] * np.log(p[seen])).sum())
+            p = (n - 1 + strength * p_before) / np.maximum(n_rows - 1 + strength, strength)
+            nats.append(-(n * np.log(p)).sum())
         strength = STRENGTHS[int(np.argmin(nats))]
         table = (count + strength * before) / (rows + strength)
     return np.maximum(table, 1e-12)
@@ -649,14 +662,24 @@ class Counted:
 
     def _count(self, family: Sequence[int]) -> tuple[float, float, float]:
         """Nats, free parameters, and the share of the rows that have all the cells."""
-        i, j = family[-2:]
-        count = family_counts(self.columns, self.sizes, family)
-        count = count.reshape(-1, self.sizes[i], self.sizes[j])
-        total, fewer = count.sum(2), count.sum(1)
-        nats = _x_log_x(count) - _x_log_x(total) - _x_log_x(fewer) + _x_log_x(fewer.sum(1))
-        each = max(1, self.n_seen[j] - 1)
-        free, less = (np.minimum(each, FREE * n).sum() for n in (total, fewer.sum(1)))
-        return nats, float(free - less), float(count.sum()) / max(1, self.columns.shape[1])
+        n_i, n_j = (self.sizes[column] for column in family[-2:])
+        code = family_codes(self.columns, self.sizes, family)
+        n_rows, n_table = len(code), math.prod(self.sizes[column] for column in family)
+        if n_table > n_rows:  # most combinations have no row
+            code, count = np.unique(code, return_counts=True)
+            above, i, j = code // (n_i * n_j), code // n_j % n_i, code % n_j
+            total, fewer, before = (
+                np.bincount(np.unique(part, return_inverse=True)[1], count)
+                for part in (above * n_i + i, above * n_j + j, above)
+            )
+        else:
+            count = np.bincount(code, minlength=n_table).astype(float).reshape(-1, n_i, n_j)
+            total, fewer = count.sum(2), count.sum(1)
+            before = fewer.sum(1)
+        nats = _x_log_x(count) - _x_log_x(total) - _x_log_x(fewer) + _x_log_x(before)
+        each = max(1, self.n_seen[family[-1]] - 1)
+        free, less = (np.minimum(each, FREE * n).sum() for n in (total, before))
+        return nats, float(free - less), n_rows / max(1, self.columns.shape[1])
 
 
 class Search:
@@ -672,11 +695,13 @@ class Search:
         most_parents: int,
         most_table: int,
         is_over: Callable[[], bool] = lambda: False,
+        most_pair: int = 0,
     ) -> None:
         self.counted, self.sizes, self.is_over = counted, counted.sizes, is_over
         # nats of one free number
         self.price = penalty * math.log(max(2, counted.columns.shape[1])) / 2
         self.most_parents, self.most_table = most_parents, most_table
+        self.most_pair = max(most_pair, most_table)
         self.parents: list[tuple[int, ...]] = [() for _ in self.sizes]
         self.refused: set[tuple[int, int]] = set()  # edges that made elimination too expensive
 
@@ -724,7 +749,8 @@ class Search:
             before = list(self.parents)
             for j, own in changed.items():
                 self.parents[j] = own
-            if elimination(self.parents, self.sizes)[1] > self.most_table:
+            _, largest, _, largest_joint = elimination(self.parents, self.sizes)
+            if largest > self.most_pair or largest_joint > self.most_table:
                 self.parents = before
                 self.refused.add(edge)
             for j in changed:
@@ -735,7 +761,8 @@ class Search:
         """Whether the table of column ``j`` allows ``i`` as another parent."""
         family = (*self.parents[j], i, j)
         size = math.prod(self.sizes[f] for f in family)
-        return len(family) <= self.most_parents + 1 and size <= self.most_table
+        most = self.most_pair if len(family) == 2 else self.most_table
+        return len(family) <= self.most_parents + 1 and size <= most
 
     def _price_edges(self, gain: NDArray[np.float64], j: int) -> None:
         """Gains of every column as another parent of column ``j``."""
@@ -762,7 +789,7 @@ class Search:
         return out
 
 
-def _x_log_x(values: NDArray[np.float64]) -> float:
+def _x_log_x(values: NDArray[Any]) -> float:
     return float((values * np.log(np.maximum(values, 1.0))).sum())
 
 

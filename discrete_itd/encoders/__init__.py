@@ -10,22 +10,25 @@ category                       nominal     the categories of the dtype, used or 
 ordered category               ordinal     its categories, equally spaced
 string, object                 nominal     the distinct values
 bool                           nominal     False and True, nothing else is possible
-integer, few values            ordinal     the distinct values, at their own distances
-integer or float, many values  continuous  a scale; the density is per unit
-float, at most 20 values       ordinal     the distinct values, if they are whole or come 20 times each
-float, at most 256 values      ordinal     the distinct values of a list, like prices: far apart, and hardly ever new
+integer, at most 20 values     ordinal     the distinct values, at their own distances
+float, at most 20 values       ordinal     the same, if they are whole or come 20 times each
+integer, at most 256 values    ordinal     the distinct values, if hardly any is new and a density predicts no better
+float, at most 256 values      ordinal     the same of a list, like prices: numbers that lie far apart
+other numbers                  continuous  a scale; the density is per unit
 datetime, timedelta            continuous  a scale; the density is per second
 integer of a numpy array       nominal     the distinct values, codes; continuous if there are more than 256
 =============================  ==========  =================================================================
 
-Integers are "few" if there are at most 20 different ones, or at most 256, of which those that occur once are at most a
-tenth of the cells. A column with gaps whose values are all whole is one of integers, for readers make floats of these.
-An object column of numbers, truth values or times is what these are, and text of money, percentages, decimal commas or
-dates is numbers or times where all cells agree (:mod:`discrete_itd.encoders.notation`). A missing cell is NaN and is
-never an error. Identifiers and free text are left out of a model (:func:`discrete_itd.encoders.inference.left_out_as`).
+Codes, days and price lists are levels, counts and ages in a small table are continuous, as
+:mod:`discrete_itd.encoders.levels_or_numbers` measures; and so are numbers of which more than a tenth of the cells
+(fractional ones: 3 %) occur once. A column with gaps whose values are all whole is one of integers, for readers make
+floats of these. An object column of numbers, truth values or times is what these are, and text of money, percentages,
+decimal commas or dates is numbers or times where all cells agree (:mod:`discrete_itd.encoders.notation`). A missing
+cell is NaN and is never an error. Identifiers and free text are left out of a model
+(:func:`discrete_itd.encoders.inference.left_out_as`).
 """
 
-from discrete_itd.encoders.categories import MANY_CATEGORIES, Categories
+from discrete_itd.encoders.categories import Categories
 from discrete_itd.encoders.codec import Codec
 from discrete_itd.encoders.column import Column, number, written
 from discrete_itd.encoders.frames import as_frame
@@ -36,7 +39,7 @@ from discrete_itd.encoders.rows import Rows
 from discrete_itd.encoders.table import ABSENT, PRESENT, TableEncoder
 
 __all__ = [
-    "ABSENT", "KINDS", "MANY_CATEGORIES", "MISSING", "NOTATIONS", "PRESENT", "UNKNOWN",
+    "ABSENT", "KINDS", "MISSING", "NOTATIONS", "PRESENT", "UNKNOWN",
     "Categories", "Codec", "Column", "Continuous", "Notation", "Rows", "TableEncoder",
     "as_frame", "check_column_spec", "number", "written",
 ]  # fmt: skip

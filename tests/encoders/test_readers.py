@@ -22,9 +22,9 @@ def written():
     table = pd.DataFrame(
         {
             "few": rng.integers(0, 5, N),
-            "levels": rng.integers(0, 90, N),
+            "levels": rng.integers(0, 90, N) ** 3,
             "many": rng.integers(0, 10**6, N),
-            "whole, no gap": rng.integers(0, 90, N),
+            "whole, no gap": rng.integers(0, 90, N) ** 3,
             "real": rng.normal(size=N).round(3),
             "real, no gap": rng.normal(size=N).round(3),
             "name": rng.choice(["x", "y", "z"], N),

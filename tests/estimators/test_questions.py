@@ -183,7 +183,7 @@ def test_probabilities_of_one_column_are_its_conditional(model, small_model):
 
 
 def test_probabilities_of_pooled_categories(monkeypatch):
-    monkeypatch.setattr(categories, "MANY_CATEGORIES", 0)
+    monkeypatch.setattr(categories, "MOST_LEVELS", 30)
     monkeypatch.setattr(categories, "POOLED_BELOW", 4)
     rng = np.random.default_rng(0)
     frame = pd.DataFrame(

@@ -42,6 +42,6 @@ def test_auto_corrects_what_predicts_held_out_rows_best(table, depends):
 
 
 def test_a_table_too_wide_for_a_tree_does_without(monkeypatch):
-    monkeypatch.setattr(exact, "TREE_TABLE", 10)
+    monkeypatch.setattr(exact, "MOST_COUNTED", 10)
     rows = training_rows(chain())
     assert choose_base("auto", rows, plan(0)) is rows.marginals
