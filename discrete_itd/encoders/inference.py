@@ -560,9 +560,9 @@ def _groups(seen: Observed) -> np.ndarray:
     """Groups (N,) of the values of a column: ranges of numbers and times, the most frequent of other values."""
     ordered = is_number(seen.cells) or seen.is_time
     if ordered:
-        distinct, codes = np.unique(np.asarray(seen.cells, dtype=float), return_inverse=True)
+        distinct, codes = np.unique(seen.cells, return_inverse=True)
     else:
-        codes, distinct = pd.factorize(pd.Series(seen.cells, dtype=object).map(str))
+        codes, distinct = pd.factorize(np.array([*map(str, seen.cells)], dtype=object))
         counts = np.bincount(codes, minlength=len(distinct))
         rank = np.empty(len(distinct), dtype=np.int64)
         rank[np.lexsort((np.asarray(distinct, dtype=str), -counts))] = np.arange(len(distinct))

@@ -89,8 +89,9 @@ def reference(model, frame, n_reasons):
             ):
                 out.loc[place, f"reason_{k}"] = name
                 out.loc[place, f"reason_{k}_excess_nats"] = excess
-        assert n_reasons == 2
-        assert "reason_2" in out
+        for k in range(1, n_reasons + 1):
+            out[f"reason_{k}"] = out.get(f"reason_{k}")
+            out[f"reason_{k}_excess_nats"] = out.get(f"reason_{k}_excess_nats", np.nan)
     return out.join(nats.add_prefix("nats_"))
 
 
