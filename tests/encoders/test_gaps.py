@@ -56,6 +56,18 @@ def test_gaps_that_mean_something_are_values(by, name):
     assert described["gaps"].eq("a value").sum() == len(found)
 
 
+def test_properties_columns_of_many_categories_do_not_hide_what_predicts_a_gap():
+    """By chance they predict the rows they were counted in better: as many nats are taken off as they have levels."""
+    rng = np.random.default_rng(0)
+    names = [f"noise {k}" for k in range(4)]
+    frame = pd.DataFrame(rng.integers(31, size=(800, 4)).astype(str), columns=names)
+    frame["paid"] = rng.choice(["yes", "no"], 800)
+    frame["price"] = rng.normal(size=800)
+    frame.loc[rng.random(800) < np.where(frame["paid"] == "yes", 0.18, 0.42), "price"] = np.nan
+    assert absent(frame) == ["price"]
+    assert not absent(frame.drop(columns="paid"))
+
+
 @pytest.mark.parametrize("denoiser", ["tree", "forest", "independent"])
 def test_properties_patterns_and_cells_sum_to_one(denoiser):
     """Over every category or none; a row in which it is not known is their sum, and has that probability."""

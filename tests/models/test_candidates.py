@@ -135,6 +135,19 @@ def test_a_mixture_answers_by_its_best_exact_member(exact, main):
     assert found.main == main
 
 
+def test_properties_weights_of_a_mixture_have_the_largest_likelihood_of_pairs():
+    """At the maximum each member's mean share is its weight; the nats are those of the weighted probabilities."""
+    random = torch.Generator().manual_seed(3)
+    nats = 4 * torch.rand(3, N, generator=random, dtype=torch.float64).square()
+    nats[1] = 4 - nats[0]  # it is probable where the first member is not
+    table = table_of(*(CandidateModel(f"no. {i}", Fitted(0.5), n, 0.0) for i, n in enumerate(nats)))
+    mixture = table.mixture()
+    weights = torch.tensor([mixture.denoiser.weights], dtype=torch.float64).T
+    joint = weights.log() - nats
+    torch.testing.assert_close(mixture.nats, -joint.logsumexp(0))
+    torch.testing.assert_close(joint.softmax(0).mean(1), weights[:, 0], atol=2e-3, rtol=0)
+
+
 @dataclass(frozen=True)
 class Given(Recipe):
     denoiser: CausalDenoiser
