@@ -82,7 +82,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         copy = Path(temporary)
         for part in ("discrete_itd", "tests"):
-            ignored = shutil.ignore_patterns("__pycache__", "benchmarks", "docs")
+            ignored = shutil.ignore_patterns("__pycache__", "docs")
             shutil.copytree(ROOT / part, copy / part, ignore=ignored)
         for file in ("pyproject.toml", "README.md"):
             shutil.copy(ROOT / file, copy)
@@ -118,9 +118,8 @@ def finding_test(fault: Fault, copy: Path, seconds: int) -> str:
     finally:
         file.write_text(text)
     failed = re.findall(r"^FAILED (\S+)", done.stdout, re.MULTILINE)
-    return (
-        failed[0] if failed else ""
-    )  # none, too, if the time was over or a file cannot be imported
+    # none, too, where the time was over or a file cannot be imported
+    return failed[0] if failed else ""
 
 
 if __name__ == "__main__":

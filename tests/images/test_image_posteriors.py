@@ -402,6 +402,18 @@ def test_marginals_of_pixels():
         assert kl < (n_levels / n if n_levels < 256 else 0.3)
 
 
+def test_properties_marginals_of_levels_seen_once_are_a_kernel_density():
+    """Gaussian, with the width of Silverman's rule, beside one row that is uniform."""
+    levels = 100 + np.sort(np.random.default_rng(0).permutation(60)[:25])
+    q = pixel_marginals(Pixels((1,), n_levels=256), torch.from_numpy(levels)[:, None].double())
+    width = 0.9 * levels.std() * len(levels) ** (-1 / 5)
+    kernels = stats.norm.pdf(np.arange(256)[:, None], levels, width)
+    expected = (kernels.sum(1) + 1 / 256) / (len(levels) + 1)
+    np.testing.assert_allclose(
+        q.log_probs.exp(), expected, rtol=0.01
+    )  # a thousandth is not smoothed
+
+
 # -- classes --------------------------------------------------------------------------------------
 
 
