@@ -77,6 +77,7 @@ from discrete_itd.detection.cell_network import CellNetwork, ColumnCells, folds
 from discrete_itd.detection.written import Written, as_written, misspellings, moved, pattern
 from discrete_itd.devices import one_thread
 from discrete_itd.encoders import Column, TableEncoder
+from discrete_itd.encoders import written as text_of
 from discrete_itd.encoders.frames import Polars, as_numbers, as_polars, is_polars, read_rows
 from discrete_itd.encoders.notation import FEW_VALUES, typed
 from discrete_itd.encoders.numeric import find_lattice
@@ -146,7 +147,8 @@ def find_errors(table: Any, *, min_probability: float = 0.5, groups: Any = None)
         One line per cell, the most probable error first: its ``row`` (label of the index) and ``column``, its
         ``value``, the ``expected`` value, a cell of the same column or the number with its decimal point moved, and two
         probabilities: ``expected_probability`` that this is right, by the other columns or by how the column writes,
-        which is at most the other (0, and ``expected`` None, where no other value is known), and
+        which is at most the other (0, and ``expected`` None, where no other value is known; a missing value as
+        ``expected`` with a probability above 0 says that the cell stands for a missing one), and
         ``probability_wrong``. Of the cells with .9 or more, .90 to 1.00 are wrong in each of twelve tables into which
         errors were planted (``python -m tests.benchmarks.cells unseen``). That is not so of any table: a rightful
         exception cannot be told from an error that looks like it. Where a column follows another one but for exceptions
@@ -325,6 +327,7 @@ class ColumnViews(NamedTuple):
     the column alone; ``unreadable`` (N,) are cells of numbers or times that are none.
     """
 
+    column: Column
     values: Aspect
     patterns: Aspect | None
     bins: Aspect | None
@@ -397,7 +400,7 @@ def _views(column: Column, cells: pd.Series) -> ColumnViews:
             patterns = Aspect(np.append(of, len(known))[where], absent)
     unreadable = np.zeros(len(where), bool) if words is None else pd.notna(words)
     own = Aspect(where, absent, places)
-    return ColumnViews(own, patterns, bins, few, meant[where], misspelt[where], unreadable)
+    return ColumnViews(column, own, patterns, bins, few, meant[where], misspelt[where], unreadable)
 
 
 def _on_scale(numbers: Floats) -> Floats:
@@ -778,10 +781,12 @@ def _lines(
     expected = np.where(written.wrong > 0, meant, values)[first[code]]
     is_known = code != own.values.codes[rows]
     if of_bins is not None and own.bins is not None:
-        moved, p_moved = _with_point_moved(meant, rows, of_bins, own.bins.codes)
+        moved, p_moved = _with_point_moved(own.column, meant, rows, of_bins, own.bins.codes)
         expected, p = (np.where(p_moved > 0, *pair) for pair in ((moved, expected), (p_moved, p)))
         is_known |= p_moved > 0
     is_meant = (written.right[rows] > 0) & (written.wrong[rows] > by_others[rows])
+    # A missing cell is what is meant only where the other columns do not expect a value there.
+    is_meant &= ~(pd.isna(meant[rows]) & (by_others[rows] >= 0.5))
     expected[~is_known], p = None, np.where(is_known, p, 0.0)
     return pd.DataFrame(
         {
@@ -798,17 +803,18 @@ def _lines(
 
 
 def _with_point_moved(
-    cells: NDArray[np.object_], rows: Ints, of_bins: Floats, level: Ints
+    column: Column, cells: NDArray[np.object_], rows: Ints, of_bins: Floats, level: Ints
 ) -> tuple[NDArray[np.object_], Floats]:
     """Numbers among ``cells`` (N,) with the decimal point moved in ``rows`` (n,), and their probabilities, 0 for none.
 
     They are on the lattice of the column and within its range; of several the row makes the one taken most probable, by
     the probabilities ``of_bins`` (n, L) of the bins with codes ``level`` (N,).
     """
-    numbers = np.asarray(pd.to_numeric(pd.Series(cells), errors="coerce"), float)
-    order = np.argsort(numbers, kind="stable")[: np.isfinite(numbers).sum()]
-    if not len(order):  # they have units
+    if column.family != "number":
         return cells[rows], np.zeros(len(rows))
+    read, _ = column.readable(pd.Series(cells, dtype=object))
+    numbers = np.append(read.values.astype(float), np.nan)[read.where]
+    order = np.argsort(numbers, kind="stable")[: np.isfinite(numbers).sum()]
     low, high = np.quantile(numbers[order], ENDS)
     step, origin = find_lattice(numbers[order])
     with np.errstate(all="ignore"):
@@ -821,6 +827,7 @@ def _with_point_moved(
     out, best = cells[rows], p.argmax(1)
     for i in np.flatnonzero(p.max(1, initial=0) > 0).tolist():
         text = f"{moved[i, best[i]]:.15g}"
-        new = text if isinstance(out[i], str) else float(text)
+        as_text = text if column.notation is None else text_of(float(text), column)
+        new = as_text if isinstance(out[i], str) else float(text)
         out[i] = int(text) if isinstance(out[i], int) and text.isdecimal() else new
     return out, p.max(1)

@@ -214,6 +214,32 @@ def test_property_a_decimal_point_is_moved_onto_the_lattice_of_a_column():
         np.testing.assert_allclose(places, places.round(), atol=1e-6)
 
 
+def test_property_a_decimal_point_is_moved_as_the_column_writes():
+    for seed in range(TIMES):
+        random = np.random.default_rng(seed)
+        prices = random.lognormal(3, 0.3, 600).round(2)
+        near = (prices * random.lognormal(0, 0.05, 600)).round(1)
+        prices[:6] *= 100
+        texts = [f"{price:.2f}" if i >= 6 else f"{price:.0f}" for i, price in enumerate(prices)]
+        frame = pd.DataFrame({"price": texts, "near": near})
+        point = find_errors(frame)
+        point = point[point["column"] == "price"]
+        assert len(point) > 3
+        assert point["expected"].notna().all()
+        for mark, before, behind in ((",", "", ""), (",", "", " €"), (".", "$", "")):
+            new = [f"{before}{text.replace('.', mark)}{behind}" for text in texts]
+            found = find_errors(frame.assign(price=new))
+            found = found[found["column"] == "price"]
+            assert found["row"].tolist() == point["row"].tolist()
+            for expected, own in zip(found["expected"], point["expected"], strict=True):
+                number = expected.removeprefix(before).removesuffix(behind)
+                assert len(expected) == len(before + number + behind)
+                assert float(number.replace(mark, ".")) == float(own)
+                assert mark in number or float(own).is_integer()
+            for name in ("expected_probability", "probability_wrong"):
+                np.testing.assert_allclose(found[name], point[name], atol=1e-9)
+
+
 def mended(frame, found):
     """The table with the expected values that are probably right, as of ``--repair``, and the places of these cells."""
     frame, sure = frame.astype(object), found[found["expected_probability"] >= 0.9]
@@ -248,6 +274,31 @@ def test_property_what_is_expected_is_another_value_and_right_once_it_is_there()
         again = find_errors(after)[["row", "column"]].itertuples(index=False, name=None)
         assert not cells & set(again), kind
     assert n_mended > 10 * TIMES
+
+
+@pytest.mark.parametrize("word", ["n.a.", "?"])
+def test_property_a_word_becomes_an_empty_cell_only_where_that_is_no_error(word):
+    for seed in range(TIMES):
+        random = np.random.default_rng(seed)
+        key = np.append(np.arange(40).repeat(2), random.integers(0, 40, 400))
+        sizes, days = random.integers(100, 900, 40), np.arange(40) * 9
+        dates = (pd.Timestamp("2023-01-01") + pd.to_timedelta(days, "D")).strftime("%d.%m.%Y")
+        frame = pd.DataFrame({"key": key, "size": sizes[key], "day": dates[key]}, dtype=object)
+        is_empty = key < 10  # these keys have neither
+        for column in ("size", "day"):  # the others have nine of ten
+            frame.loc[is_empty | (random.random(len(key)) < 0.1), column] = None
+        for column in ("size", "day"):
+            frame.loc[random.choice(np.flatnonzero(is_empty), 2, replace=False), column] = word
+            frame.loc[random.choice(np.flatnonzero(~is_empty), 2, replace=False), column] = word
+        found = find_errors(frame)
+        words = found[found["value"] == word]
+        assert len(words) == 8
+        is_gap = words["expected"].isna() & (words["expected_probability"] > 0)
+        np.testing.assert_array_equal(is_gap, is_empty[words["row"].to_numpy(int)])
+        after, cells = mended(frame, found)
+        assert len(cells) >= 4
+        again = find_errors(after)[["row", "column"]].itertuples(index=False, name=None)
+        assert not cells & set(again)
 
 
 def test_numbers_may_be_text():
