@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.detection.cell_predictions import LEAST_NATS, likely_errors, predictions
+from discrete_itd.detection.equations import broken
 from discrete_itd.detection.score import Scorer, scorer_of
 from discrete_itd.encoders import Column, number, written
 from discrete_itd.encoders.column import is_missing
@@ -193,28 +194,39 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
     table = pd.DataFrame(lines)
     columns = dict(zip(rows.encoder.names, rows.encoder.schema, strict=True))
     text = [sentence(line, columns) for line in table.to_dict("records")]
-    return _with_unreadable(table.assign(sentence=_objects(text)), row, rows, k)
+    table = table.assign(sentence=_objects(text))
+    equations = broken(scorer, rows)
+    table, row = _with_first(table, row, equations, rows, k)
+    cells = pd.DataFrame(
+        rows.unreadable_cells(), columns=pd.Index(["position", "column", "value", "sentence"])
+    )
+    return _with_first(table, row, cells.assign(probability_wrong=1.0), rows, k)[0]
 
 
-def _with_unreadable(table: pd.DataFrame, row: np.ndarray, rows: Rows, k: int) -> pd.DataFrame:
-    """The unreadable cells of each row, then its lines of a table of reasons; ``row`` is the position of each line."""
-    cells = rows.unreadable_cells()
-    if not cells:
-        return table
-    position, name, text, statement = zip(*cells, strict=True)
-    row = np.concatenate([position, row])
-    first = pd.DataFrame(
-        {
-            "row": rows.index[list(position)], "column": _objects(name), "value": _objects(text),
-            "probability_wrong": 1.0, "conflict_nats": 0.0, "sentence": _objects(statement),
-        }
-    )  # fmt: skip
+def _with_first(
+    table: pd.DataFrame, row: np.ndarray, first: pd.DataFrame, rows: Rows, k: int
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """A table of reasons with other lines before the lines of their rows, at most k of each row; and row positions.
+
+    ``row`` is the position of each line of the table, ``position`` that of each of the other lines, whose cells have no
+    second line.
+    """
+    if not len(first):
+        return table, row
+    position = first["position"].to_numpy(dtype=int)
+    told = set(zip(position.tolist(), first["column"], strict=True))
+    others = [c not in told for c in zip(row.tolist(), table["column"], strict=True)]
+    row = np.concatenate([position, row[others]])
     objects = [name for name, dtype in table.dtypes.items() if dtype.kind == "O"]
-    first = first.reindex(columns=table.columns).assign(**{c: first.get(c) for c in objects})
+    first = first.assign(row=rows.index[position], conflict_nats=0.0)
+    first = first.reindex(columns=table.columns)
+    first = first.assign(**{c: _objects(first[c].where(first[c].notna(), None)) for c in objects})
+    parts = [first, table[others]] if any(others) else [first]
     order = np.argsort(row, kind="stable")
-    table = pd.concat([first, table] if len(table) else [first], ignore_index=True).iloc[order]
-    rank = table.groupby(row[order]).cumcount() + 1
-    return cast(pd.DataFrame, table.assign(rank=rank)[rank <= k]).reset_index(drop=True)
+    table, row = pd.concat(parts, ignore_index=True).iloc[order], row[order]
+    rank = table.groupby(row).cumcount().to_numpy() + 1
+    table = cast(pd.DataFrame, table.assign(rank=rank)[rank <= k])
+    return table.reset_index(drop=True), row[rank <= k]
 
 
 def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> str:

@@ -57,6 +57,9 @@ from discrete_itd.validation import check_integer
 ROUNDINGS = 1 << 12  # bound on the number of consecutive roundings behind one score
 DECIMALS = 4  # decimals of compared nats: equal rows of two tables may differ in further ones
 STEP = 2.0**-32  # nats are multiples of it: up to a million, their sums are exact in any order
+# Share of the training rows that follow, from which a row that does not is anomalous. At .95 a table of OddBench in
+# which 96 % follow lost 2.6 points of AUROC.
+USUAL = 0.99
 LEVEL = 0.95  # level of the quantile q in tables of few columns
 # Rows drawn from a model to estimate q; fewer along paths, where a row takes up to a second.
 TYPICAL_ROWS, TYPICAL_ALONG_PATHS = 500, 100
@@ -114,11 +117,30 @@ class Scorer:
             if self.quantiles is None:
                 self.quantiles = self.fitted_quantiles()
             shares, models = zip(*self.models, strict=True)
-            per_model = zip(shares, self._nats(rows, *models), self.quantiles, strict=True)
+            every = self._nats(rows, *models)
+            per_model = zip(shares, every, self.quantiles, strict=True)
             s = sum(share * terms(nats, q) for share, nats, q in per_model)
+            s = s + self._broken(rows, [*zip(shares, every, strict=True)])
             nats = rows.by_column(np.rint(s / STEP) * STEP)
             known = self._known[rows] = model, n_evaluations, nats
         return known[2]
+
+    def _broken(self, rows: Rows, per_model: list[tuple[float, np.ndarray]]) -> np.ndarray | float:
+        r"""Terms (N, C') of cells that break a relation (23) of their columns, by shares and nats of models; else 0.
+
+        Such a cell has :math:`\ell'_{mj} = \ell_{mj} - \log(1 - w)` nats. One that follows has hardly any, so the least
+        nats and the q of these are 0.
+        """
+        pairs = zip(rows.encoder.relations, rows.follows.T, strict=True)
+        usual = [(r, f == 0) for r, f in pairs if r.share > USUAL and r.child not in self.given]
+        if not usual:
+            return 0.0
+        terms = np.zeros_like(per_model[0][1])
+        for relation, is_broken in usual:
+            for share, nats in per_model:
+                broken = nats[is_broken, relation.child] - np.log1p(-relation.share)
+                terms[is_broken, relation.child] += share * (softplus(broken) - np.log(2))
+        return terms
 
     def _nats(self, rows: Rows, *models: Model) -> list[np.ndarray]:
         """Nats of every internal column under each model, (N, C'); NaN where it is missing or given."""

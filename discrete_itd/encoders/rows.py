@@ -12,6 +12,7 @@ import pandas as pd
 
 from discrete_itd.encoders.frames import too_few
 from discrete_itd.encoders.notation import quoted
+from discrete_itd.encoders.relations import numbers_of
 from discrete_itd.encoders.table import TableEncoder, replaced
 
 if TYPE_CHECKING:
@@ -218,6 +219,15 @@ class Rows:
     def frame(self) -> pd.DataFrame:
         """The fitted columns, with text of numbers and times as these: a DataFrame, shape (N, C)."""
         return self.encoder.read(self.given)
+
+    @cached_property
+    def follows(self) -> np.ndarray:
+        """Whether rows follow the schema's K relations: 1 or 0, NaN where a number is missing; (N, K)."""
+        relations = self.encoder.relations
+        if not relations:
+            return np.empty((len(self), 0))
+        x = numbers_of(self.frame, self.encoder.schema)
+        return np.column_stack([relation.follows(x) for relation in relations])
 
     def labelled(self, index: Any) -> Rows:
         """The rows with another index, of length N."""

