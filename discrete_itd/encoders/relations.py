@@ -13,8 +13,8 @@ in which c cancels. Expressions of two columns are the points of one tree, in wh
 one more, looks for neighbours: of C columns there are C² points and C² searches, and no loop over triples.
 
 All rows *vote*: c is the simplest number that the rows agree on, d likewise, and a relation stays if most rows follow
-and that saves nats, compared with the child's shares, alone or beside one parent: numbers that are only correlated do
-not follow from each other.
+and that saves nats, compared with the child's shares, alone or beside one parent. Small
+columns that rounding hides may be added to a relation, and near-copies are relations of fewer rows.
 
 References
 ----------
