@@ -32,18 +32,6 @@ from discrete_itd.encoders import (
     Rows,
     TableEncoder,
 )
-from discrete_itd.encoders.frames import (
-    Polars,
-    Sample,
-    as_polars,
-    fill_cells,
-    holds_text,
-    in_kind,
-    is_polars,
-    plain,
-    read_rows,
-)
-from discrete_itd.encoders.notation import quoted
 from discrete_itd.encoders.rows import RowEstimate, ignored, unique_rows
 from discrete_itd.encoders.table import column_specs
 from discrete_itd.likelihood import squared_errors
@@ -54,6 +42,18 @@ from discrete_itd.models.held_out import read_table
 from discrete_itd.models.information import log_prob_of
 from discrete_itd.models.model import Model
 from discrete_itd.progress import fit_progress, progress_bar
+from discrete_itd.reading.frames import (
+    Polars,
+    Sample,
+    as_polars,
+    fill_cells,
+    holds_text,
+    in_kind,
+    is_polars,
+    plain,
+    read_rows,
+)
+from discrete_itd.reading.notation import quoted
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import model_card
 from discrete_itd.storage.values import SCHEDULES, Persistent

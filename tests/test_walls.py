@@ -20,7 +20,7 @@ MOST_AT_TOP = 10
 # A room imports only rooms of an earlier line; rooms of one line import one another only where they are one layer.
 LAYERS = [
     {"progress", "devices", "validation", "datasets", "statistics"},
-    {"channel"},
+    {"reading", "channel"},
     {"denoisers", "encoders"},
     {"likelihood", "storage"},
     {"training"},
@@ -85,8 +85,16 @@ def test_the_torch_core_reaches_no_tables(house, room):
         if module.room == room:
             reached = house.reached(name)
             ways += [" -> ".join([*reached[n], n]) for n in sorted(NOT_IN_CORE & set(reached))]
-            ways += [f"{name} -> {b}" for b in house.inner[name] if b.startswith("encoders")]
+            ways += [
+                f"{name} -> {b}" for b in house.inner[name] if b.startswith(("encoders", "reading"))
+            ]
     assert not ways
+
+
+def test_readers_of_text_need_no_torch(house):
+    readers = [name for name, module in house.modules.items() if module.room == "reading"]
+    assert readers
+    assert not [house.reached(name)["torch"] for name in readers if "torch" in house.reached(name)]
 
 
 def test_inheritance_is_flat(house):

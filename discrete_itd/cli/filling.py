@@ -24,9 +24,9 @@ from discrete_itd.cli.options import UserError
 from discrete_itd.cli.tables import STANDARD, Source, check_out, ending, say, write_table
 from discrete_itd.detection.answers import density_of
 from discrete_itd.encoders import Column
-from discrete_itd.encoders.frames import family, numpy_name, to_pandas
-from discrete_itd.encoders.notation import as_text, quoted
 from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.reading.frames import family, numpy_name, to_pandas
+from discrete_itd.reading.notation import as_text, quoted
 from discrete_itd.statistics import count
 
 if TYPE_CHECKING:

@@ -25,10 +25,10 @@ from discrete_itd.cli.tables import (
 )
 from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.encoders.frames import holds_text, in_memory
-from discrete_itd.encoders.notation import denotes_missing, recognise, typed
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import Deadline, deferred_interrupts
+from discrete_itd.reading.frames import holds_text, in_memory
+from discrete_itd.reading.notation import denotes_missing, recognise, typed
 from discrete_itd.storage.card import columns_table, facts
 from discrete_itd.storage.values import check_card
 from discrete_itd.validation import warn
@@ -90,7 +90,7 @@ def _read_to_fit(
 
     Decimal marks and missing values of ``--csv`` are added to ``column_types``, which the model keeps.
     """
-    path, dialect = args.table, Dialect.asked(args)
+    path, dialect = args.table, Dialect.asked(args.csv)
     frame = as_written(path, dialect)
     is_csv = ending(next(iter(tables_of(path).values()))) != ".parquet"
     if is_csv:

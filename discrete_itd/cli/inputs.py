@@ -39,9 +39,9 @@ from discrete_itd.detection.answers import density_of, detects
 from discrete_itd.encoders import Column, Notation, Rows
 from discrete_itd.encoders.categories import WHOLE
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS
-from discrete_itd.encoders.notation import collected
 from discrete_itd.encoders.rows import ignored
 from discrete_itd.progress import stream_progress, tqdm
+from discrete_itd.reading.notation import collected
 from discrete_itd.scale.batches import read_model
 from discrete_itd.storage.files import locked, write_whole
 from discrete_itd.validation import warn
@@ -97,7 +97,7 @@ class Reader:
     """Rows of tables, as a model takes them, which a bar counts."""
 
     def __init__(self, model: Estimator, args: argparse.Namespace, bar: tqdm) -> None:
-        self.model, self.dialect, self.bar = density_of(model), Dialect.asked(args), bar
+        self.model, self.dialect, self.bar = density_of(model), Dialect.asked(args.csv), bar
         self._columns = self.model.encoder_.schema
         self.names = [str(column.name) for column in self._columns]
 

@@ -101,7 +101,7 @@ def check(args: argparse.Namespace) -> None:
     outputs = [args.out, args.repair, args.report, args.rows]
     if outputs.count(STANDARD) > 1:
         raise UserError("only one of --out, --repair, --report and --rows can be -")
-    with reading(args.table, Dialect.asked(args)) as source:
+    with reading(args.table, Dialect.asked(args.csv)) as source:
         frame, dialect, schema = pd.concat(source.chunks()), source.dialect, source.schema
     if not len(frame):
         raise EmptyTableError(f"{args.table}: the table is empty")

@@ -1,7 +1,7 @@
 """Tables of any size: chunks of rows from CSV, Parquet or the standard input, and files written whole or not at all.
 
 A cell of a CSV stays the text that it is: the columns of a model read it. Options say how a CSV is written, or the
-beginning of the file does (``dialects.py``).
+beginning of the file does (``reading/dialects.py``).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, TextIO, cast
 import pandas as pd
 
 from discrete_itd.cli.command import put
-from discrete_itd.cli.dialects import Dialect, found_encoding, found_head
 from discrete_itd.cli.options import ENDINGS, PACKED, UserError
-from discrete_itd.encoders.frames import of_one_type
-from discrete_itd.encoders.notation import as_text
+from discrete_itd.reading.dialects import Dialect, found_encoding, found_head
+from discrete_itd.reading.frames import of_one_type
+from discrete_itd.reading.notation import as_text
 from discrete_itd.statistics import count
 from discrete_itd.storage.files import write_whole
 from discrete_itd.validation import warn

@@ -48,12 +48,12 @@ from discrete_itd.denoisers.base import DRAWN
 from discrete_itd.detection.score import Scorer
 from discrete_itd.devices import add_at
 from discrete_itd.encoders import ABSENT, PRESENT, Column
-from discrete_itd.encoders.frames import log_anywhere
 from discrete_itd.likelihood import conditional
 from discrete_itd.likelihood.conditional import SHORTLIST, ConditionalDenoiser
 from discrete_itd.likelihood.path import equal_rows, in_blocks
 from discrete_itd.likelihood.sampling import level_quantiles
 from discrete_itd.progress import Deadline, progress_bar
+from discrete_itd.reading.frames import log_anywhere
 
 INTERVAL = 0.8  # probability of the reported interval of a number
 MANY_LEVELS = 10  # numbers with more distinct values are reported as an interval

@@ -30,14 +30,14 @@ from discrete_itd.detection.score import (
 from discrete_itd.detection.strata import Strata, positions
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.devices import methods_in_one_thread
-from discrete_itd.encoders.frames import in_kind
-from discrete_itd.encoders.notation import collected, tell_unreadable
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.auto import Name
 from discrete_itd.models.fitting import Recipe
 from discrete_itd.models.held_out import Ints, Part
 from discrete_itd.progress import Deadline, fit_progress, stage
+from discrete_itd.reading.frames import in_kind
+from discrete_itd.reading.notation import collected, tell_unreadable
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import model_card
 from discrete_itd.storage.values import SCHEDULES, Like, Persistent

@@ -11,7 +11,6 @@ from sklearn.frozen import FrozenEstimator
 
 from discrete_itd.channel.noise import row_hashes
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.encoders.frames import in_memory, read_rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.auto import recipe
 from discrete_itd.models.held_out import (
@@ -23,6 +22,7 @@ from discrete_itd.models.held_out import (
     infer_schema,
     one_of_each,
 )
+from discrete_itd.reading.frames import in_memory, read_rows
 from discrete_itd.validation import warn
 
 MOST_HELD = 20_000  # calibration rows: they determine a rate of 1 in 1000 to within a half

@@ -18,9 +18,9 @@ import torch
 from discrete_itd.detection.cell_predictions import WRONG_CELLS
 from discrete_itd.detection.score import USUAL, Scorer
 from discrete_itd.encoders import Column, written
-from discrete_itd.encoders.frames import DAY, SECOND
 from discrete_itd.encoders.relations import numbers_of
 from discrete_itd.encoders.rows import Rows
+from discrete_itd.reading.frames import DAY, SECOND
 
 DAY_SECONDS = DAY // SECOND
 

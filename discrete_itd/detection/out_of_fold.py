@@ -16,10 +16,10 @@ from sklearn.frozen import FrozenEstimator
 
 from discrete_itd.detection.division import check_density, schema_of, take
 from discrete_itd.encoders import Rows
-from discrete_itd.encoders.frames import read_rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.held_out import Ints, Part, check_groups, count_units
 from discrete_itd.progress import fit_progress
+from discrete_itd.reading.frames import read_rows
 from discrete_itd.validation import seed_of
 
 if TYPE_CHECKING:

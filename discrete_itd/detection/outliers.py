@@ -11,8 +11,8 @@ from sklearn.base import clone
 from discrete_itd.detection.detector import DiffusionOutlierDetector, measure_exceptions
 from discrete_itd.detection.out_of_fold import out_of_fold
 from discrete_itd.detection.reasons import NO_CELL
-from discrete_itd.encoders.frames import Polars, as_polars, is_polars
 from discrete_itd.estimators import Random
+from discrete_itd.reading.frames import Polars, as_polars, is_polars
 from discrete_itd.validation import check_integer
 
 COLUMNS = ["column", "value", "expected", "expected_probability", "probability_wrong", "sentence"]

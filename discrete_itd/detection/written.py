@@ -25,8 +25,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from discrete_itd.encoders.frames import read_cells
-from discrete_itd.encoders.notation import (
+from discrete_itd.encoders.numeric import OFTEN, SEVERAL, gap_codes
+from discrete_itd.reading.frames import read_cells
+from discrete_itd.reading.notation import (
     DATE,
     GAP_WORDS,
     LEADING_ZERO,
@@ -35,7 +36,6 @@ from discrete_itd.encoders.notation import (
     date_format,
     recognise,
 )
-from discrete_itd.encoders.numeric import OFTEN, SEVERAL, gap_codes
 
 Floats, Ints = NDArray[np.float64], NDArray[np.int64]
 

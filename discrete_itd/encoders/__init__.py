@@ -23,7 +23,7 @@ Codes, days and price lists are levels, counts and ages in a small table are con
 :mod:`discrete_itd.encoders.levels_or_numbers` measures; and so are numbers of which more than a tenth of the cells
 (fractional ones: 3 %) occur once. A column with gaps whose values are all whole is one of integers, for readers make
 floats of these. An object column of numbers, truth values or times is what these are, and text of money, percentages,
-decimal commas or dates is numbers or times where all cells agree (:mod:`discrete_itd.encoders.notation`). A missing
+decimal commas or dates is numbers or times where all cells agree (:mod:`discrete_itd.reading.notation`). A missing
 cell is NaN and is never an error. Identifiers and free text are left out of a model
 (:func:`discrete_itd.encoders.inference.left_out_as`).
 """
@@ -31,12 +31,12 @@ cell is NaN and is never an error. Identifiers and free text are left out of a m
 from discrete_itd.encoders.categories import Categories
 from discrete_itd.encoders.codec import Codec
 from discrete_itd.encoders.column import Column, number, written
-from discrete_itd.encoders.frames import as_frame
 from discrete_itd.encoders.inference import KINDS, MISSING, UNKNOWN, check_column_spec
-from discrete_itd.encoders.notation import NOTATIONS, Notation
 from discrete_itd.encoders.numeric import Continuous
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.encoders.table import ABSENT, PRESENT, TableEncoder
+from discrete_itd.reading.frames import as_frame
+from discrete_itd.reading.notation import NOTATIONS, Notation
 
 __all__ = [
     "ABSENT", "KINDS", "MISSING", "NOTATIONS", "PRESENT", "UNKNOWN",

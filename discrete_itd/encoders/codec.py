@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.codebook import ColumnPoints
-from discrete_itd.encoders.frames import Scalar
+from discrete_itd.reading.frames import Scalar
 
 
 class Codec(ABC):

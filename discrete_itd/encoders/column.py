@@ -15,7 +15,7 @@ import pandas as pd
 
 from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.codec import Codec
-from discrete_itd.encoders.frames import (
+from discrete_itd.reading.frames import (
     DAY,
     MINUTE,
     MOST_DECIMALS,
@@ -40,7 +40,7 @@ from discrete_itd.encoders.frames import (
     text_among,
     time_zone,
 )
-from discrete_itd.encoders.notation import (
+from discrete_itd.reading.notation import (
     TRUTHS,
     Notation,
     as_text,

@@ -23,7 +23,19 @@ from discrete_itd.encoders.categories import (
 )
 from discrete_itd.encoders.codec import Codec
 from discrete_itd.encoders.column import Column, number
-from discrete_itd.encoders.frames import (
+from discrete_itd.encoders.levels_or_numbers import (
+    LEAST_GAIN,
+    MOST_OTHERS,
+    gain_of_numbers,
+    grouped,
+    most_informative,
+)
+from discrete_itd.encoders.numeric import (
+    Continuous,
+    find_lattice,
+    gap_codes,
+)
+from discrete_itd.reading.frames import (
     EXACT_BELOW,
     TIMES,
     PlainCells,
@@ -42,14 +54,7 @@ from discrete_itd.encoders.frames import (
     text_among,
     time_grid,
 )
-from discrete_itd.encoders.levels_or_numbers import (
-    LEAST_GAIN,
-    MOST_OTHERS,
-    gain_of_numbers,
-    grouped,
-    most_informative,
-)
-from discrete_itd.encoders.notation import (
+from discrete_itd.reading.notation import (
     BOUNDED,
     FEW_VALUES,
     MOST_NAMED,
@@ -66,11 +71,6 @@ from discrete_itd.encoders.notation import (
     quoted,
     recognise,
     text_option,
-)
-from discrete_itd.encoders.numeric import (
-    Continuous,
-    find_lattice,
-    gap_codes,
 )
 from discrete_itd.validation import advice, check_choice, warn, warn_of_column
 

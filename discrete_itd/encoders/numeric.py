@@ -28,7 +28,7 @@ from discrete_itd.channel.rounded_numbers import (
     tamed,
 )
 from discrete_itd.encoders.codec import Codec
-from discrete_itd.encoders.frames import EXACT_BELOW, rounding
+from discrete_itd.reading.frames import EXACT_BELOW, rounding
 
 # from 0 to 2 Yeo and Johnson's map is onto the reals
 POWERS = torch.linspace(0.0, 2.0, 41, dtype=torch.float64)
@@ -49,7 +49,7 @@ class Continuous(Codec):
     is a density per unit, of whole numbers with step 1 the mass itself.
 
     Where numbers repeat, the log-density of one that is new, none of those seen in training to within
-    :func:`~discrete_itd.encoders.frames.rounding`, has :math:`\log p` more, which is negative: masses add up to less
+    :func:`~discrete_itd.reading.frames.rounding`, has :math:`\log p` more, which is negative: masses add up to less
     than one, as a density gives most of a lattice to new numbers.
     Draws are never new, but the nearest number seen; elsewhere they are rounded to the lattice.
 

@@ -36,8 +36,8 @@ from pandas.util import hash_array
 from scipy.spatial import KDTree
 
 from discrete_itd.encoders.column import Column
-from discrete_itd.encoders.frames import DAY, SECOND, as_numbers
 from discrete_itd.encoders.numeric import find_lattice
+from discrete_itd.reading.frames import DAY, SECOND, as_numbers
 
 Floats, Bools = NDArray[np.float64], NDArray[np.bool_]
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 import numpy as np
 import pandas as pd
 
-from discrete_itd.encoders.frames import too_few
-from discrete_itd.encoders.notation import quoted
 from discrete_itd.encoders.relations import numbers_of
 from discrete_itd.encoders.table import TableEncoder, replaced
+from discrete_itd.reading.frames import too_few
+from discrete_itd.reading.notation import quoted
 
 if TYPE_CHECKING:
     import torch

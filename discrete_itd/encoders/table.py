@@ -14,12 +14,6 @@ import pandas as pd
 
 from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
-from discrete_itd.encoders.frames import (
-    check_unique_names,
-    is_category,
-    read_cells,
-    read_few,
-)
 from discrete_itd.encoders.gaps import informative_gaps, sampled
 from discrete_itd.encoders.inference import (
     MISSING,
@@ -37,8 +31,14 @@ from discrete_itd.encoders.inference import (
     refit_column,
     tell_redundant,
 )
-from discrete_itd.encoders.notation import Words, settled, tell, tell_unreadable
 from discrete_itd.encoders.relations import Relation, find_relations, is_numeric, numbers_of
+from discrete_itd.reading.frames import (
+    check_unique_names,
+    is_category,
+    read_cells,
+    read_few,
+)
+from discrete_itd.reading.notation import Words, settled, tell, tell_unreadable
 from discrete_itd.validation import advice, by_topic, check_choice, warn, warn_of_column
 
 if TYPE_CHECKING:

@@ -22,8 +22,8 @@ from torch import Tensor
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.encoders.frames import in_memory, is_polars, read_rows
 from discrete_itd.progress import stage
+from discrete_itd.reading.frames import in_memory, is_polars, read_rows
 from discrete_itd.validation import warn
 
 Made = TypeVar("Made")

@@ -15,8 +15,8 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.model_selection import StratifiedKFold
 
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.encoders.frames import read_rows
 from discrete_itd.encoders.rows import distinct
+from discrete_itd.reading.frames import read_rows
 from discrete_itd.validation import seed_of
 
 N_FOLDS = 5  # folds of the classifier that tells drawn from real rows

@@ -30,9 +30,9 @@ import pandas as pd
 from sklearn.datasets import load_wine
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, report
-from discrete_itd.cli.dialects import Dialect
 from discrete_itd.cli.fitting import as_written, typed_table
 from discrete_itd.datasets import load_adult
+from discrete_itd.reading.dialects import Dialect
 from tests.benchmarks import answers, data
 from tests.benchmarks.odd import EVERY
 from tests.benchmarks.tables import machine, markdown, processor_timed

@@ -86,7 +86,7 @@ def fit(folder: str, how: str, denoiser: str, scores: str, max_steps: str, sampl
     from pyarrow.dataset import dataset
 
     from discrete_itd import DiffusionDensity
-    from discrete_itd.encoders import frames
+    from discrete_itd.reading import frames
 
     frames.SAMPLE_ROWS, how_long = int(sample), int(max_steps)
     start = time.perf_counter()

@@ -21,11 +21,11 @@ from discrete_itd import (
     recipes,
 )
 from discrete_itd.cli import fitting, main
-from discrete_itd.cli.dialects import Dialect
 from discrete_itd.cli.fitting import as_written, typed_table
 from discrete_itd.cli.options import COMMANDS, DENOISERS, NOTATIONS
 from discrete_itd.denoisers import BayesNetDenoiser, NeuralDenoiser
 from discrete_itd.detection.score import Scorer
+from discrete_itd.reading.dialects import Dialect
 from discrete_itd.recipes import Network
 from discrete_itd.training.loop import Run
 from tests.examples import refused, run, snapshot

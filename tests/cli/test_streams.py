@@ -16,12 +16,12 @@ import pytest
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.cli import inputs, main, tables
-from discrete_itd.cli.dialects import Dialect
 from discrete_itd.cli.fitting import as_written, typed_table
 from discrete_itd.cli.options import UserError
 from discrete_itd.cli.tables import reading, write_table
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.progress import progress_bar, stream_progress
+from discrete_itd.reading.dialects import Dialect
 from discrete_itd.storage.files import locked
 from tests.examples import Terminal, run
 

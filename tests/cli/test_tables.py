@@ -13,9 +13,9 @@ import pytest
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.cli import main
-from discrete_itd.cli.dialects import Dialect
 from discrete_itd.cli.fitting import as_written, typed_table
 from discrete_itd.cli.tables import reading
+from discrete_itd.reading.dialects import Dialect
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from scipy import stats
 from sklearn.frozen import FrozenEstimator
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.encoders import frames
+from discrete_itd.reading import frames
 
 N, KEPT = 4000, 900
 pytestmark = pytest.mark.filterwarnings("ignore:a uniform sample of 900 of 4,000 rows")

@@ -9,7 +9,7 @@ from pyarrow.dataset import dataset
 from scipy.stats import chisquare
 
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.encoders.frames import as_stream, in_memory
+from discrete_itd.reading.frames import as_stream, in_memory
 
 N = 600
 
@@ -56,7 +56,7 @@ def test_property_the_schema_of_a_stream_is_that_of_the_table(n_parts):
 @pytest.mark.filterwarnings("ignore:a uniform sample of 50 of 600 rows")
 @pytest.mark.parametrize("n_parts", [2, 7])
 def test_property_the_sample_is_uniform_and_in_order_whatever_the_parts(monkeypatch, n_parts):
-    monkeypatch.setattr("discrete_itd.encoders.frames.SAMPLE_ROWS", 50)
+    monkeypatch.setattr("discrete_itd.reading.frames.SAMPLE_ROWS", 50)
     frame, times = pd.DataFrame({"row": np.arange(N)}), np.zeros(N)
     for seed in range(100):
         rows = in_memory(frames(frame, n_parts, seed), seed)["row"]
@@ -76,7 +76,7 @@ def test_property_a_folder_of_parquet_is_read_row_for_row(tmp_path, monkeypatch)
     files = [pd.read_parquet(tmp_path / f"{i}.parquet") for i in range(3)]
     expected, batches = pd.concat(files, ignore_index=True), [*dataset(tmp_path).to_batches()]
     pd.testing.assert_frame_equal(in_memory(batches, 0), expected)
-    monkeypatch.setattr("discrete_itd.encoders.frames.SAMPLE_ROWS", 50)
+    monkeypatch.setattr("discrete_itd.reading.frames.SAMPLE_ROWS", 50)
     sample = in_memory(batches, 0)
     pd.testing.assert_frame_equal(sample, expected.iloc[sample["row"]].reset_index(drop=True))
 

@@ -15,7 +15,7 @@ from discrete_itd.channel import Codebook
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.encoders import Categories, TableEncoder, categories
 from discrete_itd.encoders.categories import FINEST_GAP, MOST_LEVELS, fit_categories, line_levels
-from discrete_itd.encoders.frames import read_cells
+from discrete_itd.reading.frames import read_cells
 from discrete_itd.storage.values import flatten, unflatten
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from discrete_itd.encoders import KINDS, TableEncoder, check_column_spec
-from discrete_itd.encoders.frames import restore_numbers
+from discrete_itd.reading.frames import restore_numbers
 
 
 def column(values, spec=None, **options):

@@ -8,10 +8,10 @@ import pandas as pd
 import polars as pl
 import pytest
 
-from discrete_itd.cli.dialects import Dialect
 from discrete_itd.cli.fitting import as_written, typed_table
 from discrete_itd.encoders import TableEncoder, as_frame
-from discrete_itd.encoders.frames import in_memory
+from discrete_itd.reading.dialects import Dialect
+from discrete_itd.reading.frames import in_memory
 
 N = 600
 

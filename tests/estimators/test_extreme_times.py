@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.encoders.frames import (
+from discrete_itd.reading.frames import (
     DAY,
     NANOSECONDS,
     restore_times,

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.encoders.frames import decimals_of, rounded
+from discrete_itd.reading.frames import decimals_of, rounded
 
 pytestmark = pytest.mark.single_precision
 N = 1000

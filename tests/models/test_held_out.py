@@ -96,7 +96,7 @@ def test_rows_of_one_group_alone_are_no_table():
 
 def test_a_stream_has_no_groups(monkeypatch):
     frame = pd.DataFrame({"a": list("xyzu") * 10})
-    monkeypatch.setattr("discrete_itd.encoders.frames.SAMPLE_ROWS", 10)
+    monkeypatch.setattr("discrete_itd.reading.frames.SAMPLE_ROWS", 10)
     for model in (DiffusionDensity(denoiser="tree"), DiffusionOutlierDetector(denoiser="tree")):
         with pytest.raises(ValueError, match="groups needs a table in memory; X is a stream"):
             model.fit([frame, frame], groups=np.arange(80))

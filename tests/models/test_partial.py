@@ -9,7 +9,7 @@ import pytest
 from fits import chain, mixed
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.encoders import frames
+from discrete_itd.reading import frames
 from discrete_itd.recipes import Forest
 
 

@@ -10,7 +10,7 @@ import pytest
 from fits import chain, mixed
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.encoders import frames
+from discrete_itd.reading import frames
 
 N, KEPT = 3000, 600
 SAMPLED = "ignore:a uniform sample of"

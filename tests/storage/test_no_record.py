@@ -8,7 +8,7 @@ from records import as_numbers, cells_in, rows_in, texts_in
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.denoisers.marginal import fit_mixtures
-from discrete_itd.encoders.frames import time_grid
+from discrete_itd.reading.frames import time_grid
 from discrete_itd.recipes import Causal, Forest, Mixture, Network, RowMixture
 from discrete_itd.storage import files
 

@@ -45,7 +45,7 @@ from typing import Any, Literal, NamedTuple, cast
 import numpy as np
 import pandas as pd
 
-from discrete_itd.encoders.frames import (
+from discrete_itd.reading.frames import (
     EXACT_BELOW,
     decimals_of,
     holding_missing,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import codecs
 import csv
 import io
@@ -15,7 +14,7 @@ from itertools import islice, zip_longest
 from statistics import median
 from typing import NamedTuple
 
-from discrete_itd.encoders.notation import denotes_missing
+from discrete_itd.reading.notation import denotes_missing
 from discrete_itd.validation import warn
 
 BYTE_ORDERS = (  # UTF-32's mark begins with UTF-16's, so it is tried first
@@ -62,10 +61,10 @@ class Dialect:
     head: str = ""  # the text up to the first row
 
     @classmethod
-    def asked(cls, args: argparse.Namespace) -> Dialect:
-        """The dialect that the options of a command describe."""
-        na = tuple(value for key, value in args.csv if key == "na")
-        others = {key: value for key, value in args.csv if key != "na"}
+    def asked(cls, options: Sequence[tuple[str, str]]) -> Dialect:
+        """The dialect that pairs of a name and a value describe, of which "na" may occur several times."""
+        na = tuple(value for key, value in options if key == "na")
+        others = {key: value for key, value in options if key != "na"}
         return cls(na=na, **others)
 
 

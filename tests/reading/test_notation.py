@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.encoders.frames import in_memory
-from discrete_itd.encoders.notation import Notation, recognise
+from discrete_itd.reading.frames import in_memory
+from discrete_itd.reading.notation import Notation, recognise
 from discrete_itd.storage.values import flatten, unflatten
 from discrete_itd.validation import from_shell
 

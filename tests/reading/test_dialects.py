@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.cli.dialects import Dialect, found_encoding
 from discrete_itd.cli.tables import reading, write_table
+from discrete_itd.reading.dialects import Dialect, found_encoding
 from tests.examples import run
 
 N = 300
