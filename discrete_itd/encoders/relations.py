@@ -72,6 +72,10 @@ SIMPLE = (*range(1, 13), 24, 60, 100, 365, 1000, 1440, 3600, 10_000, 86_400, 1_0
 PARENT_PRICE = 0.3  # nats a row by which a relation must be better than one with a parent less
 LARGEST = 1e100  # size of the largest number that takes part: products of three are floats
 FLOAT = 1e-9  # relative rounding error of an expression of floats
+# How far beside the interval that rounding leaves open a lattice point still counts, in steps: an expression of cents
+# has float errors, and a number between two points may have been rounded either way.
+ON_LATTICE = 1e-4
+FLOAT_ERROR = 1e-12  # the same for large numbers, relative to them
 FORMS: dict[str, Callable[[Floats], Floats]] = {
     "x": lambda x: x,
     "1/x": lambda x: 1 / x,
@@ -136,7 +140,8 @@ class Relation:
     step, origin : float
         Of the child's lattice.
     half : float
-        Half of the length of the interval of numbers that rounding leaves open: 0, or half a step.
+        Half of the length of the interval of numbers that rounding leaves open: 0, or half a step. Half a step for a
+        child off any lattice, whose step is that of float errors.
     parent_steps : tuple of float
         Steps of the parents, if the child follows from what these were before they were rounded; else empty.
     n_follow, n_rows : int
@@ -193,12 +198,23 @@ class Relation:
             half += step / 2 * self._slope(x, column)
         return half
 
-    def n_open(self, x: Floats) -> Floats:
-        """The number (N,) of the child's numbers that rounding leaves open, at least 1."""
-        value, half = self.values(x) - self.origin, self.open_half(x)
-        slack = 1e-6 * self.step + FLOAT * np.abs(value)
-        first = np.ceil((value - half - slack) / self.step)
-        return np.maximum(np.floor((value + half + slack) / self.step) - first + 1, 1.0)
+    def expected(self, x: Floats) -> tuple[Floats, Floats]:
+        """The lattice points of the child that the parents leave open (23): their number and the middle one, (N,) each.
+
+        Rows (N, C) of numbers, of which the child's are not read. Where a parent is missing, or no lattice point lies
+        in the interval, the number is 0 and the middle NaN. Of an even number, the middle is the lower one.
+        """
+        first, last = self._open_places(x)
+        n = np.nan_to_num(np.maximum(last - first + 1, 0.0))
+        middle = self.origin + self.step * np.floor((first + last) / 2)
+        return n, np.where(n > 0, middle, np.nan)
+
+    def _open_places(self, x: Floats) -> tuple[Floats, Floats]:
+        """Positions (N,) of the first and the last lattice point that rounding leaves open; NaN without parents."""
+        middle = (self.values(x) - self.origin) / self.step
+        half = self.open_half(x) / self.step
+        slack = ON_LATTICE + FLOAT_ERROR * np.abs(middle)
+        return np.ceil(middle - half - slack), np.floor(middle + half + slack)
 
     @property
     def description(self) -> float:
@@ -220,10 +236,11 @@ class Relation:
         return np.nan_to_num(slope, nan=0.0, posinf=0.0)
 
     def follows(self, x: Floats) -> Floats:
-        """1 where the child follows in rows of numbers (N, C), 0 where it does not, NaN where a number is missing."""
-        child, value = x[:, self.child], self.values(x)
-        known = np.isfinite(child) & np.isfinite(value)
-        return np.where(known, _is_near(child - value, self.open_half(x), child), np.nan)
+        """1 where the child is one of the numbers that its parents leave open, 0 where not, NaN where unknown; (N,)."""
+        place = np.rint((x[:, self.child] - self.origin) / self.step)
+        first, last = self._open_places(x)
+        known = np.isfinite(place) & np.isfinite(first)
+        return np.where(known, (first <= place) & (place <= last), np.nan)
 
     def solved(self, x: Floats, column: int) -> Floats:
         """The numbers (N,) of one of its columns with which the child would follow; NaN where there is none."""
@@ -308,12 +325,15 @@ def find_relations(x: Floats, *, seed: int = 0) -> tuple[Relation, ...]:
     """
     x = np.where(np.abs(x) <= LARGEST, x, np.nan)
     steps, origins, columns, numerous = np.zeros(x.shape[1]), np.zeros(x.shape[1]), [], set()
+    off_lattice = set[int]()
     for j, numbers in enumerate(x.T):
         known = numbers[np.isfinite(numbers)]
         if len(known) >= FEWEST_ROWS and (known != known[0]).sum() >= len(known) / 10:
             step, origin = find_lattice(known)
-            steps[j] = FLOAT * np.abs(known).max() if origin is None else step
-            origins[j] = origin or 0.0
+            steps[j], origins[j] = step, origin or 0.0
+            if origin is None:
+                off_lattice.add(j)
+                steps[j] = FLOAT * np.abs(known).max()
             columns.append(j)
             if len(np.unique(known)) >= FEWEST_VALUES:
                 numerous.add(j)
@@ -334,7 +354,14 @@ def find_relations(x: Floats, *, seed: int = 0) -> tuple[Relation, ...]:
             relation = None
             for n_rows in (FEW_ROWS, MOST_ROWS):  # most proposals fail by few rows
                 if n_rows == FEW_ROWS or relation is not None:
-                    relation = _voted(child, terms, voters[:n_rows], steps, float(origins[child]))
+                    relation = _voted(
+                        child,
+                        terms,
+                        voters[:n_rows],
+                        steps,
+                        float(origins[child]),
+                        child in off_lattice,
+                    )
             if relation is not None:
                 found.append(relation)
     least = math.log(max(1, len(tried))) + LEAST_EVIDENCE
@@ -560,7 +587,12 @@ def _is_near(difference: Floats, half: Floats | float, child: Floats) -> Bools:
 
 
 def _voted(
-    child: int, terms: tuple[Term, ...], x: Floats, steps: Floats, origin: float
+    child: int,
+    terms: tuple[Term, ...],
+    x: Floats,
+    steps: Floats,
+    origin: float,
+    is_off_lattice: bool,
 ) -> Relation | None:
     """The relation with the factor and the constant that most rows (N, C) agree on; None if these are too few."""
     number, value, step = x[:, child], value_of(terms, x), float(steps[child])
@@ -579,7 +611,9 @@ def _voted(
         parents = tuple(float(steps[j]) for j in relation.parents)
         ways: list[tuple[float, tuple[float, ...]]] = [(0.0, ()), (step / 2, ())]
         places = (c * value[known]) / step
-        if (np.abs(places - np.rint(places)) < 1e-6).mean() > LEAST_SHARE:
+        if is_off_lattice:
+            ways = ways[1:]
+        elif (np.abs(places - np.rint(places)) < 1e-6).mean() > LEAST_SHARE:
             ways = ways[:1]  # on the child's lattice there is nothing to round
         elif any(s % 1 for s in (step, *parents)):  # counts are not rounded
             ways.append((step / 2, parents))
@@ -598,7 +632,7 @@ def _voted(
                 continue
             if best is None or follows.sum() > 1.02 * best.n_follow:
                 way = replace(way, constant=constant, n_follow=int(follows.sum()))
-                if np.median(way.n_open(x[known])) <= most_open:
+                if np.median(way.expected(x[known])[0]) <= most_open:
                     best = way
     return best
 
@@ -711,7 +745,8 @@ def _gains(relation: Relation, x: Floats) -> Floats:
     whole[:, list(relation.columns)] = rows
     follows = relation.follows(whole)
     w = (follows.sum() + 0.5) / (len(rows) + 1)
-    return np.log(w * follows / relation.n_open(whole) + (1 - w) * np.exp(-best)) + best  # (23)
+    n_open = np.maximum(relation.expected(whole)[0], 1)
+    return np.log(w * follows / n_open + (1 - w) * np.exp(-best)) + best  # (23)
 
 
 def _code_lengths(codes: np.ndarray, given: np.ndarray) -> Floats:

@@ -8,7 +8,13 @@ import pytest
 from scipy import stats
 
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.encoders.relations import FORMS, find_relations
+from discrete_itd.encoders.relations import (
+    FORMS,
+    ColumnTerm,
+    Relation,
+    Term,
+    find_relations,
+)
 
 N_ROWS = 1200
 
@@ -94,6 +100,29 @@ def test_a_solved_number_mends_the_row():
             assert known.mean() > 0.9
             child = solved[known, relation.child]
             assert np.allclose(relation.values(solved)[known], child, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("parent_steps", [(), (0.5, 1.0)])
+def test_the_lattice_points_that_are_open_are_those_that_follow(parent_steps):
+    x = np.random.default_rng(0).integers(0, 40, (60, 3)) / 2
+    x[::7, 1] = np.nan
+    terms = (Term(0.37, (ColumnTerm(0), ColumnTerm(1))),)
+    for half in (0.0, 0.05):
+        relation = Relation(2, terms, 0.02, 0.1, 0.03, half, parent_steps, 0, 0)
+        n_open, middle = relation.expected(x)
+        lattice = 0.03 + 0.1 * np.arange(-300, 3000)
+        cells = np.repeat(x[:, None], len(lattice), 1)
+        cells[:, :, 2] = lattice
+        follows = relation.follows(cells.reshape(-1, 3)).reshape(len(x), -1)
+        assert np.array_equal(
+            np.nansum(follows, axis=1), n_open
+        )  # 1[x in F] / |F| has a sum of one
+        assert n_open.max() >= (3 if parent_steps else half > 0)
+        assert np.array_equal(np.isnan(middle), n_open == 0)
+        some = n_open > 0
+        x[:, 2] = middle
+        assert (relation.follows(x)[some] == 1).all()
+        assert (n_open[np.isnan(x[:, 1])] == 0).all()
 
 
 def unrelated(seed):
