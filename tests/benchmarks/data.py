@@ -2,8 +2,8 @@
 
 The first two kinds are not part of the repository. The environment variable ``DISCRETE_ITD_SHARED`` names the
 folder that holds ``data/density/<name>.npz``, ``data/anomaly/<name>.csv.xz`` (categories),
-``data/anomaly_numeric/<name>.npz``, ``data/anomaly_odd/<name>.npz``, ``messy/make.py`` and ``messy/orders.py``;
-without it, the folder ``shared`` beside the repository is tried. ``DISCRETE_ITD_BINARY`` names a folder with
+``data/anomaly_numeric/<name>.npz``, ``data/anomaly_odd/<name>.npz``, ``messy/make.py``, ``messy/orders.py`` and
+``messy/fleet.py``; without it, the folder ``shared`` beside the repository is tried. ``DISCRETE_ITD_BINARY`` names a folder with
 github.com/UCLA-StarAI/Density-Estimation-Datasets, whose other binary tables are read from its text. Mixed tables come
 with this package or inside another one.
 """
@@ -230,22 +230,39 @@ def loans(seed: int, n_rows: int = 48_500) -> Path | None:
     return _written("loans", "make.py", seed, n_rows)
 
 
-def orders(seed: int, n_rows: int = 20_000) -> Path | None:
+def orders(seed: int, n_rows: int = 20_000, split: str = "random") -> Path | None:
     """Write the files of a shop's orders to ``.cache``; None, with a line, if ``messy/orders.py`` is not there."""
-    return _written("orders", "orders.py", seed, n_rows)
+    return _written(
+        "orders" if split == "random" else f"orders-{split}",
+        "orders.py",
+        seed,
+        n_rows,
+        "--split",
+        split,
+    )
 
 
-def _written(name: str, script: str, seed: int, n_rows: int) -> Path | None:
-    """The folder of ``history.csv``, ``tomorrow.csv`` and ``tomorrow_labels.csv`` of a seed."""
+def fleet(seed: int) -> Path | None:
+    """Write a fleet's ``fleet_train.csv``, ``fleet_new.csv`` and ``fleet_labels.csv``, as :func:`orders` does."""
+    return _written("fleet", "fleet.py", seed, None)
+
+
+def _written(name: str, script: str, seed: int, n_rows: int | None, *options: str) -> Path | None:
+    """The folder of the files that a script writes for a seed, of so many rows if it takes their number."""
     path = _shared() / "messy" / script
-    folder = Path(__file__).parent / ".cache" / f"{name}-{seed}-{n_rows}"
+    folder = (
+        Path(__file__).parent / ".cache" / "-".join(map(str, filter(None, (name, seed, n_rows))))
+    )
     if not path.is_file():
         print(f"skipped {name}: no {path}")
         return None
-    if not (folder / "tomorrow_labels.csv").is_file():
-        command = [sys.executable, str(path), str(folder)]
-        command += ["--seed", str(seed), "--rows", str(n_rows)]
-        subprocess.run(command, cwd=Path(__file__).parents[2], check=True)
+    if not [*folder.glob("*_labels.csv")]:
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, str(path), str(folder), "--seed", str(seed), *options]
+        command += [] if n_rows is None else ["--rows", str(n_rows)]
+        subprocess.run(
+            command, cwd=Path(__file__).parents[2], check=True, stdout=subprocess.DEVNULL
+        )
     return folder
 
 
