@@ -68,7 +68,7 @@ def out_of_fold(detector: DiffusionOutlierDetector, X: Any, groups: Any = None) 
                 schema = schema or schema_of(table, detector.density or DiffusionDensity())
                 rows = Part(take(table, rest), schema)
                 one.fit(rows, groups=None if units is None else units[rest])
-                rows = one.density_.rows(take(table, at))
+                rows = one.density_.rows(take(table, at)).labelled(frame.index[at])
                 folds.append(Fold(one, rows, at, one.score_samples(rows)))
             if watched.deadline.interrupted:
                 raise KeyboardInterrupt

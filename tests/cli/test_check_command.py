@@ -1,8 +1,12 @@
 """The command check: wrong cells, a repaired copy in the notation of the table, and a page."""
 
+from functools import partial
+
 import pandas as pd
 import pytest
 
+from discrete_itd import DiffusionOutlierDetector, find_outliers
+from discrete_itd.cli import reporting
 from tests.examples import run
 
 pytestmark = pytest.mark.single_precision
@@ -100,7 +104,9 @@ def test_any_of_the_outputs_may_be_the_standard_output(place, capfdbinary, optio
 
 
 @pytest.mark.usefixtures("place")
-def test_rows_are_ranked_by_models_that_did_not_see_them():
+def test_rows_are_ranked_by_models_that_did_not_see_them(monkeypatch):
+    detector = DiffusionOutlierDetector(denoiser="tree")
+    monkeypatch.setattr(reporting, "find_outliers", partial(find_outliers, detector=detector))
     run("check t.csv --out errors.csv --rows odd.csv --groups client")
     odd = pd.read_csv("odd.csv", dtype={"value": str})
     assert odd["score"].is_monotonic_increasing

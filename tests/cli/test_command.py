@@ -27,6 +27,7 @@ from discrete_itd.denoisers import BayesNetDenoiser, NeuralDenoiser
 from discrete_itd.detection.score import Scorer
 from discrete_itd.reading.dialects import Dialect
 from discrete_itd.recipes import Network
+from discrete_itd.reporting import page
 from discrete_itd.training.loop import Run
 from tests.examples import refused, run, snapshot
 
@@ -489,6 +490,7 @@ def test_demo(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     monkeypatch.setattr(demo, "SECONDS", 0.2)
+    monkeypatch.setattr(page, "_drawings", lambda _: {})
     run("demo")
     out = capsys.readouterr().out
     for words in ("threshold: ", "most anomalous", "$ discrete-itd report"):

@@ -10,7 +10,7 @@ from discrete_itd import DiffusionOutlierDetector
 from tests.examples import run
 
 pytestmark = pytest.mark.single_precision
-N = 400
+N = 200
 
 
 def euro(number):

@@ -66,7 +66,8 @@ def asked(density, inliers):
 @functools.cache
 def fitted():
     return asked(
-        DiffusionDensity(denoiser=Mixture(8, n_points=64), random_state=0).fit(TRAIN), USUAL
+        DiffusionDensity(denoiser=Mixture(8, n_points=64, max_steps=60), random_state=0).fit(TRAIN),
+        USUAL,
     )
 
 

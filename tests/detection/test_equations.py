@@ -36,7 +36,7 @@ def orders(n, seed):
 
 @pytest.fixture(scope="module")
 def detector():
-    return DiffusionOutlierDetector(denoiser="tree", random_state=0).fit(orders(1200, 0))
+    return DiffusionOutlierDetector(denoiser="independent", random_state=0).fit(orders(600, 0))
 
 
 NEW = orders(60, 1)

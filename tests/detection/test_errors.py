@@ -81,24 +81,8 @@ def test_property_probabilities_are_shares_of_wrong_cells():
 
 
 def test_property_a_clean_table_has_hardly_any_errors():
-    n = [len(find_errors(clean(600, seed))) for seed in range(5 * TIMES)]
+    n = [len(find_errors(clean(600, seed))) for seed in range(3 * TIMES)]
     assert sum(n) <= 0.0005 * 600 * 7 * len(n)
-
-
-def test_what_a_wrong_cell_should_be():
-    frame, wrong = planted(clean(600), 1)
-    found = find_errors(frame)
-    assert list(found) == COLUMNS
-    assert found["probability_wrong"].is_monotonic_decreasing
-    towns = found[found["column"] == "town"]
-    truth = clean(600).loc[towns["row"], "town"].to_numpy()
-    assert (towns["expected"].to_numpy() == truth).mean() > 0.9
-    ages = frame["age"][wrong[:, 4]].index
-    assert set(ages) <= set(found["row"][found["column"] == "age"])
-    assert (
-        found["value"]
-        == [frame.at[r, c] for r, c in zip(found["row"], found["column"], strict=True)]
-    ).all()
 
 
 def test_values_without_another_row_are_wrong_where_all_others_are_frequent():
@@ -115,14 +99,15 @@ def test_values_without_another_row_are_wrong_where_all_others_are_frequent():
 
 
 def test_order_and_index_change_nothing():
-    frame, _ = planted(clean(400), 3)
-    found = as_array(find_errors(frame), frame)
+    frame, _ = planted(clean(200), 3)
+    errors = find_errors(frame)
+    found = as_array(errors, frame)
     order = np.random.default_rng(0).permutation(len(frame))
     moved = frame.iloc[order, ::-1].set_axis([f"r{i}" for i in order])
     of_moved = find_errors(moved)
     again = as_array(of_moved, moved)
     np.testing.assert_allclose(again[np.argsort(order), ::-1], found, atol=1e-9)
-    ages, again = (f[f["column"] == "age"] for f in (find_errors(frame), of_moved))
+    ages, again = (f[f["column"] == "age"] for f in (errors, of_moved))
     assert sorted(ages["expected"]) == sorted(again["expected"])
 
 
@@ -133,18 +118,6 @@ def test_an_expected_value_is_as_probable_as_the_error_at_most():
     found = find_errors(frame, min_probability=0.01)
     assert found["probability_wrong"][:2].tolist() == pytest.approx([0.5, 0.5], abs=0.02)
     assert (found["expected_probability"] <= found["probability_wrong"]).all()
-
-
-@pytest.mark.parametrize(("kind", "factor"), [("age", 10), ("price", 100)])
-def test_a_gross_error_of_one_number_is_found(kind, factor):
-    """Ten times an age, a price without its decimal point; none of the right ones is named."""
-    random = np.random.default_rng(0)
-    numbers = random.normal(40, 10, 2000) if kind == "age" else random.gamma(3, 20, 2000)
-    frame = pd.DataFrame({"number": numbers.round(2)})
-    assert not len(find_errors(frame))
-    i = int(np.argsort(numbers)[1000])
-    frame.loc[i, "number"] *= factor
-    assert find_errors(frame)["row"].tolist() == [i]
 
 
 @pytest.mark.parametrize(
@@ -177,27 +150,6 @@ def test_property_numbers_on_a_logarithmic_scale_are_judged_there():
     assert found[0]["row"].iloc[0] == 7
     pd.testing.assert_series_equal(*(f["row"] for f in found))
     pd.testing.assert_series_equal(*(f["probability_wrong"] for f in found), atol=1e-6)
-
-
-def test_what_is_expected_is_the_number_with_its_decimal_point_moved():
-    random = np.random.default_rng(0)
-    frame = pd.DataFrame({"x": random.normal(50, 6, 600).round(3)})
-    frame["text"] = (frame["x"] * 3).round(2).astype(str)
-    frame["n"] = random.integers(20_000, 80_000, 600)
-    right = frame.copy()
-    frame.loc[9, "x"], frame.loc[9, "text"], right.loc[9, ["x", "text"]] = (
-        50.0,
-        "1.5",
-        (50.0, "150"),
-    )
-    frame.loc[7, "x"], frame.loc[11, "n"], right.loc[11, "n"] = 10 * frame["x"][7], 700_000, 70_000
-    found = find_errors(frame)
-    assert set(found["row"]) == {7, 9, 11}
-    for row, column, expected in found[["row", "column", "expected"]].to_numpy():
-        assert expected == right.at[row, column]
-        assert isinstance(
-            expected, type(right.at[row, column]) if column == "text" else float | int
-        )
 
 
 def test_property_a_decimal_point_is_moved_onto_the_lattice_of_a_column():
@@ -393,15 +345,6 @@ def test_notations_with_a_meaning_are_no_errors():
         assert not len(find_errors(frame[[name]])), name
 
 
-def test_a_pattern_does_not_say_that_a_missing_cell_should_be_there():
-    random = np.random.default_rng(0)
-    size = [f"{x:.1f}" if i % 2 else f"{x:.0f} of 9" for i, x in enumerate(random.random(600) * 90)]
-    frame = pd.DataFrame({"kind": ["x 1", "y"] * 300, "size": size})
-    frame["kind"] += [f" {chr(97 + i % 26)}{'a' * (i % 3)}" for i in range(600)]
-    frame.loc[[3, 8, 20], "size"] = None
-    assert not len(find_errors(frame))
-
-
 def test_a_value_beside_its_empty_cell_belongs_there():
     frame = pd.DataFrame(
         {"city": ["San Marcos", "Ulm", "Bonn", "Trier"] * 20, "state": ["TX", "BW"] * 40}
@@ -500,21 +443,6 @@ def test_patterns_of_text_that_never_repeats():
     found = find_errors(pd.DataFrame({"country": country, "phone": phone}))
     assert set(found["row"]) == set(wrong)
     assert "phone" in set(found["column"])
-
-
-def test_a_group_does_not_support_itself():
-    """A client whose rows all have the wrong town is right for itself, but not for the others."""
-    frame = clean(400)
-    frame.loc[:5, "code"], frame.loc[:5, "town"] = 100, "Bonn 7"
-    n = (frame["code"] == 100).sum()
-    frame = frame[
-        (frame["code"] != 100) | (np.arange(400) <= 5) | (np.cumsum(frame["code"] == 100) <= 10)
-    ]
-    groups = np.where(frame.index <= 5, -1, frame.index)
-    assert n > 10
-    alone, together = find_errors(frame), find_errors(frame, groups=groups)
-    assert set(range(6)) <= set(together["row"][together["column"] == "town"])
-    assert not set(range(6)) & set(alone["row"][alone["column"] == "town"])
 
 
 def test_what_a_group_repeats_counts_once():
@@ -728,21 +656,6 @@ def test_property_a_function_of_two_columns_is_no_error():
     found = find_errors(frame)
     assert len(wrong - set(found["row"])) < 3
     assert len(set(found["row"]) - wrong) < 5
-
-
-def test_many_kinds_of_misspellings_of_a_value_accuse_no_other_column():
-    random = np.random.default_rng(0)
-    number = random.integers(0, 40, 1500)
-    towns = np.array([f"{'abcdefgh'[i % 8] * 4}{'klmnp'[i // 8] * 3}ville" for i in range(40)])
-    frame = pd.DataFrame({"number": number, "town": towns[number]})
-    rows = random.choice(1500, 300, replace=False)
-    for n, i in enumerate(rows):
-        text, k = frame.loc[i, "town"], n % 11
-        frame.loc[i, "town"] = text[:k] + "rstuvwxyz"[n % 9] + text[k:]
-    found = find_errors(frame)
-    assert set(found["column"]) == {"town"}
-    assert len(found) > 290
-    assert (found["expected"].to_numpy() == towns[number[found["row"]]]).mean() > 0.95
 
 
 @pytest.mark.parametrize("kind", ["codes", "capitals", "words"])

@@ -31,7 +31,7 @@ def mixed():
 
 
 def test_signs_and_shares_are_those_of_pyod(mixed):
-    model = ITD(0.05, DiffusionDensity(denoiser="bayes_net"), random_state=0).fit(mixed)
+    model = ITD(0.05, DiffusionDensity(denoiser="tree"), random_state=0).fit(mixed)
     assert model.labels_.sum() == 10
     assert ((model.decision_scores_ > model.threshold_) == model.labels_).all()
     np.testing.assert_array_equal(

@@ -128,7 +128,7 @@ def test_false_alarms_stay_within_the_budget_in_every_stratum():
     X["y"] = np.where(X["stratum"] == "b", "u", X["y"])
     random, alarms = np.random.default_rng(0), []
     density = DiffusionDensity(denoiser="tree", random_state=0).fit(X[:1000])
-    for _ in range(40):
+    for _ in range(20):
         held = X[1000:].iloc[random.choice(7000, 300, replace=False)]
         model = fit(held, FrozenEstimator(density), given="stratum", false_alarm_rate=0.05)
         some = new.iloc[random.choice(3000, 150, replace=False)]

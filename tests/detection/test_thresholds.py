@@ -115,17 +115,6 @@ def test_intervals_of_the_rate_cover_it():
     assert 0.9 - 4 * math.sqrt(0.09 / n) < held / n < 0.97
 
 
-def test_intervals_of_a_days_alarms_cover_them():
-    random = np.random.default_rng(1)
-    inside = []
-    for _ in range(300):
-        found = at_rate(random.random(100), 0.05)
-        expected, low, high = found.alarms_expected(500)
-        assert np.isclose(expected, 500 * 5 / 101)
-        inside.append(low <= random.binomial(500, found.offset) <= high)
-    assert np.mean(inside) > 0.93
-
-
 def test_a_rate_that_cannot_be_promised_is_refused():
     with pytest.raises(ValueError, match=r"98 calibration rows cannot guarantee .* it takes 99"):
         at_rate(np.arange(98.0), 0.01)
@@ -321,7 +310,7 @@ def test_properties_alarms_are_within_their_interval(draw, m):
     """At any offset, also one that was chosen otherwise; with ties more often than it says."""
     random = np.random.default_rng(m)
     outside = {"rate": 0, "between": 0}
-    for _ in range(100 * TIMES):
+    for _ in range(60 * TIMES):
         rows = random.normal(size=200 + m) if draw == "normal" else random.poisson(2.0, 200 + m)
         calibration, new = np.split(rows.astype(float), [200])
         between = at_offset(calibration, -1.0 if draw == "normal" else 0.5)
@@ -329,7 +318,7 @@ def test_properties_alarms_are_within_their_interval(draw, m):
             found = threshold.alarms_expected(m, level=0.9)
             outside[kind] += not found.low <= (new < threshold.offset).sum() <= found.high
     for count in outside.values():
-        assert stats.binom.sf(count - 1, 100 * TIMES, 0.1) > 1e-3
+        assert stats.binom.sf(count - 1, 60 * TIMES, 0.1) > 1e-3
     found = at_offset(calibration, 50.0).alarms_expected(m, level=0.9)  # above all rows
     assert found.low <= m <= found.high
 

@@ -154,10 +154,10 @@ def test_a_quiet_time_costs_little():
 
 @pytest.mark.parametrize("kind", VALUES)
 def test_false_alarms_are_rare(monkeypatch, kind):
-    """Of 400 streams of exchangeable rows, at most a share alpha ever raises an alarm, however few values are kept."""
+    """Of 200 streams of exchangeable rows, at most a share alpha ever raises an alarm, however few values are kept."""
     monkeypatch.setattr(watch, "FINENESS", 2)
     monkeypatch.setattr(watch, "PENDING", 64)
-    random, n = np.random.default_rng(0), 400
+    random, n = np.random.default_rng(0), 200
     values = drawn(kind, random, (420, n))
     p = Ranks(values[:20]).p_values(values[20:], 1 - random.random((400, n)))
     highest = Martingales.start(n).update(p).max(0)

@@ -63,7 +63,7 @@ def saved(request, tmp_path_factory):
 
 def questions(model):
     """Everything that may be asked, on rows of different numbers."""
-    few, many = table(9, seed=1), table(70, seed=2)
+    few, many = table(5, seed=1), table(30, seed=2)
     asked = [lambda: model.score_samples(few), lambda: model.score_samples(many)]
     asked += [lambda: model.explain(few).to_numpy(), lambda: model.explain(many).to_numpy()]
     if isinstance(model, DiffusionOutlierDetector):

@@ -104,13 +104,13 @@ def test_missing_as_a_category():
 @pytest.mark.parametrize("denoiser", ["tree", "bayes_net", "forest", "mixture"])
 def test_exact_models_know_of_absent_cells_and_of_empty_columns(denoiser):
     """Whether an amount is there says what a row is; shares of columns add up; a column of nothing changes nothing."""
-    rng = np.random.default_rng(2)
-    joint = rng.random(300) < 0.4
+    rng, n = np.random.default_rng(2), 150
+    joint = rng.random(n) < 0.4
     frame = pd.DataFrame(
         {
             "kind": np.where(joint, "joint", "single"),
-            "amount": np.where(joint, rng.normal(90, 15, 300).round(1), np.nan),
-            "age": rng.normal(40, 9, 300).round(),
+            "amount": np.where(joint, rng.normal(90, 15, n).round(1), np.nan),
+            "age": rng.normal(40, 9, n).round(),
         }
     )
     model, beside = (

@@ -73,7 +73,7 @@ def points_of(denoiser, z):
 
 
 FARTHEST = 14.0  # of encoded numbers that count
-MOST = 100_000  # numbers of a lattice on each side of the median that are added up one by one
+MOST = 5_000  # numbers of a lattice on each side of the median that are added up one by one
 
 
 def total(log_prob, codec, points):

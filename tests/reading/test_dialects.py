@@ -3,6 +3,7 @@
 import gzip
 import io
 import re
+import shutil
 import sys
 from dataclasses import replace
 
@@ -41,6 +42,24 @@ def place(tmp_path, monkeypatch):
 def fit(table, options="", out="m"):
     run(f"fit {table} --out {out} --denoiser tree --seed 0 {options}")
     return DiffusionDensity.load(out)
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A folder with a density and a detector of the table."""
+    folder = tmp_path_factory.mktemp("fitted")
+    TABLE.to_csv(folder / "t.csv", index=False)
+    fit(folder / "t.csv", out=folder / "m")
+    command = f"fit {folder / 't.csv'} --denoiser tree --seed 0 --out {folder / 'd'}"
+    run(f"{command} --detector --false-alarm-rate 0.1")
+    return folder
+
+
+@pytest.fixture
+def models(place, fitted):
+    for name in "md":
+        shutil.copy(fitted / name, name)
+    return place
 
 
 def error(capsys, line):
@@ -240,9 +259,8 @@ def test_what_is_not_said_is_asked_for(place, capsys):
         assert words in error(capsys, f"fit t.csv --out m {options}")
 
 
-@pytest.mark.usefixtures("place")
+@pytest.mark.usefixtures("models")
 def test_a_filled_table_is_written_as_it_was():
-    fit("t.csv")
     gaps = pd.read_csv("gaps.csv")
     run("impute m gaps.csv --out full.csv")
     full = pd.read_csv("full.csv")
@@ -254,8 +272,9 @@ def test_a_filled_table_is_written_as_it_was():
 
 
 @pytest.mark.usefixtures("place")
+@pytest.mark.parametrize("fitted_to", ["numbers", "text"])
 @pytest.mark.parametrize(("mark", "group"), [(",", "."), (".", ",")])
-def test_property_thousands_are_grouped_whatever_the_model_was_fitted_to(mark, group):
+def test_property_thousands_are_grouped_whatever_the_model_was_fitted_to(mark, group, fitted_to):
     """A model of plain numbers, and one of text with a decimal comma, score 3.934,35 as 3934.35."""
 
     def as_text(frame, mark, group):
@@ -265,29 +284,23 @@ def test_property_thousands_are_grouped_whatever_the_model_was_fitted_to(mark, g
         return frame.assign(price=frame["price"].map(text))
 
     table = TABLE.assign(price=TABLE["price"] * 1000)
-    table.to_csv("t.csv", index=False)
-    fit("t.csv", out="plain")
-    as_text(table, ",", ".").to_csv("de.csv", index=False)
-    fit("de.csv", out="text")
+    (table if fitted_to == "numbers" else as_text(table, ",", ".")).to_csv("t.csv", index=False)
+    fit("t.csv")
     gaps = table.assign(price=table["price"].mask(table.index.to_series() % 7 == 0))
     gaps.to_csv("gaps.csv", index=False)
     as_text(gaps, mark, group).to_csv("x.csv", index=False)
-    for model in ("plain", "text"):
-        for command in ("score", "impute"):
-            run(f"{command} {model} gaps.csv --out expected.csv --csv decimal=.")
-            run(f"{command} {model} x.csv --out found.csv --csv decimal={mark}")
-            expected, found = (pd.read_csv(f"{name}.csv") for name in ("expected", "found"))
-            if command == "impute":
-                found["price"] = found["price"].str.translate(
-                    str.maketrans(dict.fromkeys(".,' ", "") | {mark: "."})
-                )
-                found = found.astype({"price": float})
-            pd.testing.assert_frame_equal(found, expected, rtol=1e-12)
+    for command in ("score", "impute"):
+        run(f"{command} m gaps.csv --out expected.csv --csv decimal=.")
+        run(f"{command} m x.csv --out found.csv --csv decimal={mark}")
+        expected, found = (pd.read_csv(f"{name}.csv") for name in ("expected", "found"))
+        if command == "impute":
+            plain = str.maketrans(dict.fromkeys(".,' ", "") | {mark: "."})
+            found = found.assign(price=found["price"].str.translate(plain).astype(float))
+        pd.testing.assert_frame_equal(found, expected, rtol=1e-12)
 
 
-@pytest.mark.usefixtures("place")
+@pytest.mark.usefixtures("models")
 def test_the_standard_input_is_looked_at(monkeypatch):
-    fit("t.csv")
     text = TABLE.to_csv(index=False, sep=";").encode("utf-16")
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(text))))
     run("score m - --out s.csv")
@@ -297,12 +310,10 @@ def test_the_standard_input_is_looked_at(monkeypatch):
 # -- no rows ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("place")
+@pytest.mark.usefixtures("models")
 @pytest.mark.parametrize("ending", [".csv", ".parquet"])
 @pytest.mark.parametrize("line", ["score m", "score d --reasons", "impute m"])
 def test_a_table_without_rows_gives_one_without_rows(capsys, line, ending):
-    fit("t.csv")
-    run("fit t.csv --out d --denoiser tree --detector --false-alarm-rate 0.1 --seed 0")
     write = {".csv": lambda f, p: f.to_csv(p, index=False), ".parquet": pd.DataFrame.to_parquet}
     read = {".csv": pd.read_csv, ".parquet": pd.read_parquet}[ending]
     for name, frame in (("none", TABLE[:0]), ("some", TABLE[:3])):
@@ -314,10 +325,9 @@ def test_a_table_without_rows_gives_one_without_rows(capsys, line, ending):
     assert "none.out" in capsys.readouterr().out
 
 
-def test_a_file_of_nothing_has_no_columns(place, capsys):
-    fit("t.csv")
+def test_a_file_of_nothing_has_no_columns(models, capsys):
     for text in ("", "\n\n"):
-        (place / "zero.csv").write_text(text)
+        (models / "zero.csv").write_text(text)
         assert "zero.csv: the table is empty" in error(capsys, "score m zero.csv --out s.csv")
     TABLE[:0].to_csv("none.csv", index=False)
     assert "none.csv: the table is empty" in error(capsys, "report m none.csv --out r.html")
@@ -371,24 +381,19 @@ def test_what_cannot_be_learned_from_is_named(place, capsys, content, words):
 @pytest.mark.parametrize(
     ("start", "option"), [(b"\n\r\n", ""), (b"\xef\xbb\xbf", "encoding=utf-8")]
 )
-def test_what_stands_before_the_header_is_no_row_and_no_name(place, start, option):
-    fit("t.csv")
-    (place / "odd.csv").write_bytes(start + (place / "t.csv").read_bytes())
+def test_what_stands_before_the_header_is_no_row_and_no_name(models, start, option):
+    (models / "odd.csv").write_bytes(start + (models / "t.csv").read_bytes())
     run(f"score m odd.csv --out odd.scores.csv{' --csv ' + option if option else ''}")
     run("score m t.csv --out scores.csv")
-    assert (place / "odd.scores.csv").read_text().lstrip() == (place / "scores.csv").read_text()
+    assert (models / "odd.scores.csv").read_text().lstrip() == (models / "scores.csv").read_text()
 
 
-@pytest.mark.parametrize(
-    ("line", "what"),
-    [
+def test_what_is_no_table_is_not_written_over_one(models, capsys):
+    before = (models / "gaps.csv").read_bytes()
+    for line, what in (
         ("report m t.csv --out gaps.csv", "gaps.csv: what is written is no table"),
         ("fit t.csv --out gaps.csv", "gaps.csv: what is written is no table"),
         ("fit t.csv --out -", "a model must be a file"),
-    ],
-)
-def test_what_is_no_table_is_not_written_over_one(place, capsys, line, what):
-    fit("t.csv")
-    before = (place / "gaps.csv").read_bytes()
-    assert what in error(capsys, line)
-    assert (place / "gaps.csv").read_bytes() == before
+    ):
+        assert what in error(capsys, line)
+    assert (models / "gaps.csv").read_bytes() == before
