@@ -459,7 +459,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         estimator : {"closed_form", "path", "integral", "marginal"}, optional
             By default in closed form, if there is one, else along paths (6). "integral" integrates the denoising error
             over the signal-to-noise ratio, eq. (4), with ``n_evaluations`` noise levels a row. A model with a closed
-            form gives the same number in every way that it has; the guide has a table. By default, gaps
+            form gives the same number in every way that it has; the guide has a table. Where columns follow from
+            others, a closed form is all it has. By default, gaps
             in columns that had none in training, or whose gaps carried information, are summed out of a model with a
             companion: a single one of few categories by its values, others by four draws, with their ``stderr``;
             "closed_form" scores them as a network does that has not learned of them. "marginal" sums out all gaps by
@@ -506,7 +507,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             With the index of X. A row sums to minus its log-probability. The share of a column is its surprisal given
             columns before it. A model with a closed form takes the columns in an order of its own
             (:meth:`~discrete_itd.denoisers.Denoiser.log_factors`): in a Bayesian network or a tree, each is given its
-            parents. Another model, or a question with ``given``, takes what the path has revealed, averaged over paths;
+            parents; columns that follow from others come last.
+            Another model, or a question with ``given``, takes what the path has revealed, averaged over paths;
             then the share depends on the schedule, and two columns that determine each other share the surprisal of
             both. With ``given``, a model with a companion answers by the companion: it takes the other columns in one
             order, and a row sums to minus ``log_prob(X, given, estimator="closed_form")``. A missing or given cell has
@@ -669,7 +671,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         }
         curve = pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
         curve.attrs["model"] = type(denoiser).__name__
-        curve.attrs["scores_rows"] = denoiser is model.denoiser
+        curve.attrs["scores_rows"] = denoiser is model.scorer
         curve.attrs["is_mass"] = all(c.has_levels for c in self.encoder_.schema)
         return curve
 
@@ -723,7 +725,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             polars frame or an array if one was fitted. Never a category unseen in training. Numbers have as many
             decimals as in training, up to six. Where the numbers of a continuous column repeat, it is one that was
             seen; in other columns, draws next to a value with 20 training rows or more become this value, where hardly
-            any training rows have others.
+            any training rows have others. A column that follows from others does so as often as in training; what a
+            given one follows from is drawn so that it does, where it has such a number.
         """
         check_is_fitted(self)
         check_integer("n_samples", n_samples, 1)
@@ -762,9 +765,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             "median" and "mean" fill each cell by itself: a number or time with the median or the mean of its
             distribution, which have the least expected absolute and squared error, and a category with the most
             probable one. It is a number as in training: of as many decimals, the nearest one seen where numbers repeat.
-            "sample" draws all missing cells of a row together. One gap in a
-            row, beside gaps in columns that had some in training, is filled by the model that scores; several by the
-            ``model_.companion``, if there is one.
+            "sample" draws all missing cells of a row together. A cell that follows from others, or that another one
+            follows from, has the number with which it does, by "sample" with its probability. Of other cells, one gap
+            in a row, beside gaps in columns that had some in training, is filled by the model that scores; several by
+            the ``model_.companion``, if there is one.
         random_state : int, RandomState or None
             Of "sample", which draws anew at every call without one.
 
@@ -793,13 +797,17 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         else:
             numbers = {j: c for j, c in enumerate(encoder.schema) if c.is_number}
             units = {j: (c.to_numbers, c.from_numbers) for j, c in numbers.items()}
-            denoiser = model.conditional
+            denoiser = model.plain.conditional
             x = point_predictions(
                 denoiser, incomplete, ordered=numbers, means=units if method == "mean" else None,
                 batch_size=model.posteriors_at_once(denoiser),
             )  # fmt: skip
             self._with_values(x, incomplete)
         filled = encoder.inverse_transform(x.cpu().numpy(), rng=rng, settled=True)
+        if encoder.relations and len(filled):
+            some = rows.is_missing.any(1)
+            known = cast(pd.DataFrame, rows.frame[some])
+            filled = encoder.related.settled(filled, rows.is_missing[some], rng, known)
         frame, filled = rows.given.assign(), filled.assign()
         for column in encoder.text_columns(frame):  # text stays text
             name = column.name
@@ -1027,6 +1035,8 @@ def drawn_rows(
                 as_drawn = value.astype(frame[name].dtype)
                 value = as_drawn if (as_drawn == value).all() else value
             frame[name] = value
+    if encoder.relations:
+        frame = encoder.related.settled(frame, frame.notna().to_numpy() & ~present, random)
     frame = encoder.write(frame)
     if not density._is_frame:
         return frame.to_numpy()

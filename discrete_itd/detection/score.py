@@ -192,8 +192,11 @@ class Scorer:
 
     @property
     def model(self) -> Model:
-        """The density's model as it is now."""
-        return self.density.model_
+        """The density's model as it is now, without the factors (23) of columns that follow.
+
+        The score (12) has terms of its own for cells that do not follow.
+        """
+        return self.density.model_.plain
 
     @property
     def models(self) -> tuple[tuple[float, Model], ...]:

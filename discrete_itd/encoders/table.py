@@ -14,6 +14,7 @@ import pandas as pd
 
 from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
+from discrete_itd.encoders.following import RelatedCells
 from discrete_itd.encoders.gaps import informative_gaps, sampled
 from discrete_itd.encoders.inference import (
     MISSING,
@@ -291,6 +292,11 @@ class TableEncoder:
         """The schema with the relations (23) that most rows of a table follow."""
         x = numbers_of(self.read(frame), self.schema)
         return TableEncoder(self.schema, self.left_out, find_relations(x))
+
+    @cached_property
+    def related(self) -> RelatedCells:
+        """The relations among encoded cells."""
+        return RelatedCells(self.schema, self.relations)
 
     @property
     def names(self) -> list:

@@ -38,6 +38,7 @@ from discrete_itd.channel.posterior import (
     Posterior,
 )
 from discrete_itd.denoisers.base import Denoiser, filled
+from discrete_itd.denoisers.following import FollowingDenoiser
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser
 from discrete_itd.likelihood.path import Estimate, combine, equal_rows, in_blocks
 
@@ -107,11 +108,16 @@ class Completions(NamedTuple):
     log_q: Tensor
     is_first: Tensor | None
 
-    def scored(self, score: Callable[[Tensor], Tensor]) -> Tensor:
-        """The ``score`` (N, K) of completions (N, C) of each different one: (n, M, K), 0 for the others."""
+    def scored(self, score: Callable[..., Tensor], *more: Tensor) -> Tensor:
+        """The ``score`` (N, K) of completions (N, C) of each different one: (n, M, K), 0 for the others.
+
+        It also takes what is the same for all completions of a row, ``more`` (n, ...).
+        """
+        shape = self.log_q.shape
+        each = [self.x, *(t[:, None].expand(*shape, *t.shape[1:]) for t in more)]
         if self.is_first is None:
-            return score(self.x.flatten(0, 1)).unflatten(0, self.log_q.shape)
-        of_first = score(self.x[self.is_first])
+            return score(*(t.flatten(0, 1) for t in each)).unflatten(0, shape)
+        of_first = score(*(t[self.is_first] for t in each))
         out = of_first.new_zeros(*self.log_q.shape, of_first.shape[1])
         out[self.is_first] = of_first
         return out
@@ -196,6 +202,7 @@ class ConditionalDenoiser(Denoiser):
             self._open = [(cast(Denoiser, m), w) for m, w in weighted if not m.exact]
         # the factors of a single causal denoiser guide the enumeration, beside the proposal
         own = [m for m, _ in self._open if not m.exact]
+        own = [m.base if isinstance(m, FollowingDenoiser) else m for m in own]
         self._guides = [m for m in own if len(own) == 1 and m.own_order is not None]
         self._n_levels = torch.tensor([c.n_points or 0 for c in self.codebook.columns])
         self._spread: dict[tuple[int, Nodes], Tensor] = {}  # filled when they are asked for
@@ -362,6 +369,9 @@ class ConditionalDenoiser(Denoiser):
         each, which = column.unique(return_inverse=True)
         parts = [torch.stack([self._column_nodes(j, size) for j in each.tolist()])[which]]
         parts += [cells_of(g, row, column).points(size.guided, i) for i, g in enumerate(guides, 1)]
+        if isinstance(self.scorer, FollowingDenoiser):
+            solved = self.scorer.guided(x[row], column)
+            parts.append(torch.where(solved.isnan(), parts[-1][:, :1], solved))
         there = x[row, column].nan_to_num(size.far[-1]).clamp(-FAR_NODES[-1], FAR_NODES[-1])
         nodes = torch.cat([self._rounded(torch.cat(parts, 1), column), there[:, None]], 1)
         return nodes.sort(1)[0].contiguous()
@@ -414,18 +424,24 @@ class ConditionalDenoiser(Denoiser):
 
     @torch.no_grad()
     def marginal(
-        self, x: Tensor, n_draws: int, salt: int = SALT, gaps: Tensor | None = None
+        self,
+        x: Tensor,
+        n_draws: int,
+        salt: int = SALT,
+        gaps: Tensor | None = None,
+        left_out: Tensor | None = None,
     ) -> Estimate:
         """Log-probability of the known cells of rows ``x`` (N, C) under the scorer; unknown cells (NaN) are summed out.
 
         ``stderr`` is 0 with at most one unknown cell, or few joint values of unknown levels; otherwise there are
         ``n_draws`` draws with seed ``salt``, by which the exponential of ``log_prob`` is unbiased if a number is
-        unknown. Cells in ``gaps`` (N, C) are not summed out: they are gaps to the scorer.
+        unknown. Cells in ``gaps`` (N, C) are not summed out: they are gaps to the scorer. Of a scorer with relations
+        (23), those ``left_out`` (K,) do not count.
         """
         unknown = self.codebook.unknown(x)
         unknown = unknown if gaps is None else unknown & ~gaps
         alone = (unknown.sum(1) == 1) & ~(unknown & self._is_indicator).any(1)
-        log_prob, stderr = self._estimate(x, unknown & ~alone[:, None], n_draws, salt)
+        log_prob, stderr = self._estimate(x, unknown & ~alone[:, None], n_draws, salt, left_out)
         for j in torch.nonzero(unknown[alone].any(0)).flatten().tolist():
             rows = torch.nonzero(alone & unknown[:, j]).flatten()
             log_prob[rows] = self._sum_over(x[rows], j)
@@ -440,11 +456,21 @@ class ConditionalDenoiser(Denoiser):
         """
         return self._estimate(x, self._new_gaps(x), self.n_draws, SALT)
 
-    def _estimate(self, x: Tensor, summed: Tensor, n_draws: int, salt: int) -> Estimate:
+    def _estimate(
+        self,
+        x: Tensor,
+        summed: Tensor,
+        n_draws: int,
+        salt: int,
+        left_out: Tensor | None = None,
+    ) -> Estimate:
         """Log-probability of rows (B, C) under the scorer, the cells ``summed`` (B, C) summed out."""
-        log_prob, stderr = _log_prob(self.scorer, x), x.new_zeros(len(x))
+        without = self._left_out(summed, left_out)
+        log_prob, stderr = _log_prob(self.scorer, x, *without), x.new_zeros(len(x))
         for rows, completions in self._completed(x, summed, n_draws, salt):
-            log_p = completions.scored(lambda each: _log_prob(self.scorer, each)[:, None])
+            log_p = completions.scored(
+                lambda *each: _log_prob(self.scorer, *each)[:, None], *(t[rows] for t in without)
+            )
             _, (log_prob[rows], stderr[rows]) = completions.combine(log_p[:, :, 0])
         return Estimate(log_prob, stderr)
 
@@ -458,7 +484,7 @@ class ConditionalDenoiser(Denoiser):
         out, stderr = of_rows.clone(), of_rows.new_zeros(len(x))
         new_gaps = self._new_gaps(x)
         for rows, completions in self._completed(x, new_gaps, self.n_draws, SALT):
-            factors = completions.scored(self._factors)
+            factors = completions.scored(self._factors, *self._left_out(new_gaps[rows]))
             log_w, (log_prob, stderr[rows]) = completions.combine(factors.sum(2))
             out[rows] = _averaged(factors, log_w, log_prob, x[rows])
         return out, stderr
@@ -501,9 +527,16 @@ class ConditionalDenoiser(Denoiser):
         absent = self.codebook.is_absent(drawn.flatten(0, 1)).view_as(drawn)
         return drawn.masked_fill(left[:, None] | absent & x.isnan()[:, None], math.nan)
 
-    def _factors(self, x: Tensor) -> Tensor:
+    def _left_out(self, summed: Tensor, others: Tensor | None = None) -> tuple[Tensor, ...]:
+        """The relations (23) that do not count, (n, K): those with a cell that is summed out, and ``others`` (K,)."""
+        if not isinstance(self.scorer, FollowingDenoiser):
+            return ()
+        touching = self.scorer.touching(summed)
+        return (touching if others is None else touching | others,)
+
+    def _factors(self, x: Tensor, *left_out: Tensor) -> Tensor:
         """The factors of the scorer in rows (B, C): float64, (B, C)."""
-        parts = in_blocks(self.scorer.log_factors, x, batch_size=SCORED_AT_ONCE)
+        parts = in_blocks(self.scorer.log_factors, x, *left_out, batch_size=SCORED_AT_ONCE)
         return torch.cat([x.new_zeros(x[:0].shape), *parts]).double()
 
     def learned_gaps(self, x: Tensor) -> Tensor:
@@ -699,7 +732,7 @@ def _averaged(factors: Tensor, log_w: Tensor, log_prob: Tensor, x: Tensor) -> Te
     return mean + (left / there.sum(1).clamp_min(1.0))[:, None] * there
 
 
-def _log_prob(denoiser: Denoiser, x: Tensor) -> Tensor:
-    """Log-probabilities of rows (B, C): float64, (B,)."""
-    call: Callable[[Tensor], Tensor] = lambda rows: denoiser.log_prob(rows).double()  # noqa: E731
-    return torch.cat([x.new_zeros(0), *in_blocks(call, x, batch_size=SCORED_AT_ONCE)])
+def _log_prob(denoiser: Denoiser, x: Tensor, *left_out: Tensor) -> Tensor:
+    """Log-probabilities of rows (B, C), of a scorer with relations without those ``left_out``: float64, (B,)."""
+    call: Callable[..., Tensor] = lambda *rows: denoiser.log_prob(*rows).double()  # noqa: E731
+    return torch.cat([x.new_zeros(0), *in_blocks(call, x, *left_out, batch_size=SCORED_AT_ONCE)])

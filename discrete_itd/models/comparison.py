@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.denoisers import Denoiser, RowMixtureDenoiser
+from discrete_itd.denoisers.following import following
 from discrete_itd.denoisers.row_mixture import fit_weights
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
 from discrete_itd.models.fitting import FitPlan, Fitted, Recipe, fit_recipe
@@ -78,7 +79,8 @@ class CandidateTable:
         exact = [c for c in self.candidates if c.denoiser.exact and not c.members]
         proposal = min(exact, key=lambda c: c.mean).denoiser if exact else self.rows.marginals
         learned = [j not in self.rows.summed_out for j in range(self.rows.codebook.n_columns)]
-        return -ConditionalDenoiser(denoiser, proposal, learned).score(self.rows.x_valid).log_prob
+        scorer = following(denoiser, self.rows.relations)
+        return -ConditionalDenoiser(scorer, proposal, learned).score(self.rows.x_valid).log_prob
 
     def attempt(self, recipe: Recipe, plan: FitPlan, *, scores: bool = False) -> None:
         """Fit one more candidate; if there are others, one that fails, with a warning, or has no time is left out."""

@@ -21,7 +21,9 @@ from torch import Tensor
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser
+from discrete_itd.denoisers.following import following
 from discrete_itd.encoders import TableEncoder
+from discrete_itd.encoders.following import RelatedCells
 from discrete_itd.progress import stage
 from discrete_itd.reading.frames import in_memory, is_polars, read_rows
 from discrete_itd.validation import warn
@@ -92,7 +94,7 @@ class TrainingRows:
 
     ``marginals`` are independent columns, fitted to the training rows ``x`` (N, C); ``x_valid`` (N', C) are held-out
     rows; NaN where a cell is missing. The generator, on the device of the rows, is for exact denoisers: networks have
-    their own. Gaps in columns ``summed_out`` carry information.
+    their own. Gaps in columns ``summed_out`` carry information. Held-out rows are judged with the ``relations`` (23).
     """
 
     marginals: MarginalDenoiser
@@ -100,6 +102,7 @@ class TrainingRows:
     x_valid: Tensor
     generator: torch.Generator
     summed_out: tuple[int, ...] = ()
+    relations: RelatedCells | None = None
     _made: dict[Hashable, Any] = field(default_factory=dict, init=False, repr=False)
     failed: set[Hashable] = field(default_factory=set, init=False, repr=False)
 
@@ -143,7 +146,7 @@ class TrainingRows:
         """
 
         def nats() -> Tensor:
-            found = -denoiser.log_prob(self.x_valid).double()
+            found = -following(denoiser, self.relations).log_prob(self.x_valid).double()
             n = int((~found.isfinite()).sum())
             if n:
                 raise ValueError(
@@ -251,4 +254,4 @@ def _divided(
     marginals = MarginalDenoiser.fit(book, x, unseen_counts=unseen)
     generator = torch.Generator(device).manual_seed(seed)
     summed_out = tuple(j for j, c in enumerate(encoder.schema) if c.informative)
-    return TrainingRows(marginals, x, x_valid, generator, summed_out)
+    return TrainingRows(marginals, x, x_valid, generator, summed_out, encoder.related)

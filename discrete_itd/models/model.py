@@ -17,6 +17,7 @@ from discrete_itd.channel import Codebook, CoordinateSchedule, Schedule
 from discrete_itd.channel.schedules import check_schedule
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import ESTIMATORS
+from discrete_itd.denoisers.following import FollowingDenoiser, following
 from discrete_itd.denoisers.row_mixture import factors_of_each
 from discrete_itd.devices import threads_for
 from discrete_itd.encoders import ABSENT, TableEncoder
@@ -186,6 +187,18 @@ class Model:
         return replace(self, **parts, members=tuple(m.to(device) for m in self.members))
 
     @cached_property
+    def plain(self) -> Model:
+        """The model without the factors (23) of columns that follow, which has the nats of the anomaly score."""
+        if not self.encoder.relations:
+            return self
+        return replace(self, encoder=TableEncoder(self.encoder.schema, self.encoder.left_out))
+
+    @cached_property
+    def scorer(self) -> Denoiser:
+        """The denoiser with the factors (23) of columns that follow, if it scores in closed form and there are any."""
+        return following(self.denoiser, self.encoder.related)
+
+    @cached_property
     def others(self) -> tuple[tuple[float, Model], ...]:
         """The other models in the anomaly score, of one denoiser each, with their shares."""
         parts = *parts_of(self.denoiser), *self.members
@@ -200,15 +213,20 @@ class Model:
     def conditional(self) -> Denoiser:
         """The denoiser for conditional distributions: the scorer, if it has them in closed form.
 
-        Else it enumerates the scorer's conditionals (13), with the companion as proposal.
+        Else it enumerates the scorer's conditionals (13), with the exact denoiser or the companion as proposal.
         """
-        scorer, exact = self.denoiser, self.companion
-        if exact is None or not exact.exact or scorer.exact or not scorer.closed_form:
+        scorer, exact = self.scorer, self.anywhere
+        if not exact.exact or scorer.exact or not scorer.closed_form:
             return self.anywhere
-        learned = [
-            c.n_missing >= 0.01 * max(1, c.n_rows) and not c.informative
-            for c in self.encoder.schema
-        ]
+        learned = [self.denoiser.exact for _ in self.encoder.schema]
+        learned = (
+            learned
+            if self.denoiser.exact
+            else [
+                c.n_missing >= 0.01 * max(1, c.n_rows) and not c.informative
+                for c in self.encoder.schema
+            ]
+        )
         has_gaps = [learned[j] for j in self.encoder.owner.tolist()]
         return ConditionalDenoiser(scorer, exact, has_gaps)
 
@@ -222,9 +240,10 @@ class Model:
         """The model for probabilities of some columns alone: this one, or its companion if it has one.
 
         A scorer with a companion sums cells out by sampling, whose error is not known well enough for the entropy of a
-        few columns where many are left out.
+        few columns where many are left out. Columns that follow have no factors (23) of their own, for the mass of some
+        columns is then no sum over the others.
         """
-        return replace(self, denoiser=self.anywhere, companion=None)
+        return replace(self.plain, denoiser=self.anywhere, companion=None)
 
     @property
     def curved(self) -> Denoiser:
@@ -275,12 +294,19 @@ class Model:
         """
         asked = Question(x, n_evaluations, given, progress)
         if isinstance(self.conditional, ConditionalDenoiser):
-            if estimator == "marginal" or (given is not None and estimator is None):
+            is_exact = self.denoiser.exact
+            by_scores = given is not None and estimator is None and not is_exact
+            # of a single column, the distribution that follows from the scores of its values (13)
+            if is_exact and given is not None and estimator in (None, "marginal"):
+                by_scores = len(set(self.encoder.owner[~given.cpu().numpy()])) == 1
+            if by_scores or (estimator == "marginal" and not is_exact):
                 return self._marginal(self.conditional, asked)
-            if estimator is None:
+            if estimator is None and not is_exact:
                 return Estimate(*self._in_batches(self.conditional.score, self.denoiser, asked))
-        denoiser = self.denoiser if given is None else self.anywhere
-        if estimator == "marginal" and denoiser.exact:
+        exact, denoiser = self.anywhere, self.scorer
+        if given is not None:
+            denoiser = following(exact, self.encoder.related)
+        if estimator == "marginal" and exact.exact:
             estimator = "closed_form"
         if estimator is not None:
             check_choice("estimator", estimator, (*ESTIMATORS, "marginal"))
@@ -303,7 +329,7 @@ class Model:
         """:meth:`attribution` along paths, or with some columns given."""
         denoiser = self.denoiser if asked.given is None else self.anywhere
         if denoiser.closed_form:
-            return self._chain(denoiser, asked)
+            return self._chain(following(denoiser, self.encoder.related), asked)
         with self._threads(denoiser, asked.x):
             parts = self._of_paths(denoiser, asked)
         return Attribution(*_product(parts), torch.stack([p.surprisal for p in parts]).sum(0))
@@ -336,13 +362,20 @@ class Model:
 
     @torch.no_grad()
     def _closed_form(self, denoiser: Denoiser, asked: Question) -> Estimate:
-        """Closed form of log P(x); with ``given``, minus the log-probability of the given cells."""
+        """Closed form of log P(x); with ``given``, minus the log-probability of the given cells.
+
+        Given columns come first: relations (23) of which the child is given do not count.
+        """
+        given, plain, children = asked.given, denoiser, None
+        if isinstance(denoiser, FollowingDenoiser):
+            plain, children = denoiser.base, list(denoiser.relations.children)
 
         def call(rows: Tensor) -> Tensor:
-            log_prob = denoiser.log_prob(rows).double()
-            if asked.given is not None:
-                log_prob -= denoiser.log_prob(rows.masked_fill(~asked.given, math.nan)).double()
-            return log_prob
+            if given is None:
+                return denoiser.log_prob(rows).double()
+            left_out = () if children is None else (given[children].expand(len(rows), -1),)
+            log_prob = denoiser.log_prob(rows, *left_out).double()
+            return log_prob - plain.log_prob(rows.masked_fill(~given, math.nan)).double()
 
         log_p = self._in_blocks(call, denoiser, asked)
         return Estimate(log_p, torch.zeros_like(log_p))
@@ -355,6 +388,8 @@ class Model:
         """
         x, known = asked.x, cast(Tensor, asked.given).clone()
         whole = self._closed_form(denoiser, asked)
+        if self.denoiser.exact:
+            whole = self.log_prob(x, asked.n_evaluations, given=asked.given)
         order = denoiser.natural_order(torch.Generator().manual_seed(self.seed))
         order = [j for j in order if not known[j]]
         out, before = torch.zeros_like(x), torch.zeros_like(whole.log_prob)
@@ -379,6 +414,12 @@ class Model:
         """
         x, given = asked.x, asked.given
         gaps = torch.zeros_like(x) if given is None else conditional.learned_gaps(x).to(x)
+        left_out = None
+        if given is not None and isinstance(self.scorer, FollowingDenoiser):
+            # of several columns, the given ones come first: there a parent that is not given is missing
+            n_open = len(set(self.encoder.owner[~given.cpu().numpy()]))
+            is_given = given[list(self.scorer.relations.children)] & (n_open > 1)
+            left_out = is_given & self.scorer.touching(~given)
 
         def estimate(x: Tensor, gaps: Tensor) -> Estimate:
             parts = [Estimate(x.new_zeros(0), x.new_zeros(0))]
@@ -386,7 +427,8 @@ class Model:
                 x.split(self.batch_size), gaps.split(self.batch_size), strict=True
             ):
                 n_draws = asked.n_evaluations
-                parts.append(conditional.marginal(rows, n_draws, self.seed, gaps=row_gaps > 0))
+                how = {"gaps": row_gaps > 0, "left_out": left_out}
+                parts.append(conditional.marginal(rows, n_draws, self.seed, **how))
             return Estimate(*(torch.cat(t) for t in zip(*parts, strict=True)))
 
         with self._threads(self.denoiser, x):
@@ -484,11 +526,15 @@ class Model:
 
     @torch.no_grad()
     def draw(self, start: Tensor, seed: int) -> Tensor:
-        """Rows drawn given the cells of ``start`` (N, C') that are not NaN.
+        """Rows drawn given the cells of ``start`` (N, C') that are not NaN, by the :attr:`plain` model.
 
-        A cell that is missing by its indicator stays NaN.
+        A cell that is missing by its indicator stays NaN. Cells that follow from others are those of
+        :meth:`~discrete_itd.encoders.following.RelatedCells.settled`, in the rows decoded.
         """
-        generator = torch.Generator(self.device).manual_seed(seed)
+        generator, conditional = (
+            torch.Generator(self.device).manual_seed(seed),
+            self.plain.conditional,
+        )
         columns = self.denoiser.codebook.leading.nonzero().flatten()
         owner = torch.from_numpy(self.encoder.owner).to(start.device)[columns]
         if self.denoiser.ancestral and bool(start.isnan().all()):
@@ -496,8 +542,8 @@ class Model:
             x = torch.cat([self.denoiser.draw(n, generator) for n in sizes])
             x[:, owner] = x[:, owner].masked_fill(x[:, columns] == ABSENT, math.nan)
             return x
-        if isinstance(self.conditional, ConditionalDenoiser):
-            return self.conditional.draw_unknown(start, seed)
+        if isinstance(conditional, ConditionalDenoiser):
+            return conditional.draw_unknown(start, seed)
         drawn = partial(
             sample,
             self.anywhere,
@@ -539,12 +585,12 @@ def attributions(models: Sequence[Model], asked: Question) -> list[Attribution]:
     if asked.given is not None or not all(model.denoiser.closed_form for model in models):
         return [model._attribution(asked) for model in models]
     x, first, out = asked.x, models[0], []
-    call = partial(factors_of_each, [model.denoiser for model in models])
+    call = partial(factors_of_each, [model.scorer for model in models])
     for model, row_factors in zip(
         models, first._in_blocks(call, first.denoiser, asked).unbind(1), strict=True
     ):
         stderr = row_factors.new_zeros(len(x))
-        if isinstance(model.conditional, ConditionalDenoiser):
+        if not model.denoiser.exact and isinstance(model.conditional, ConditionalDenoiser):
             row_factors, stderr = model.conditional.factors(x, row_factors)
         out.append(Attribution(row_factors.sum(1), stderr, -row_factors))
     return out

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from discrete_itd.denoisers import CausalDenoiser, Denoiser, NeuralDenoiser
 from discrete_itd.denoisers.causal import start_from_regressions
+from discrete_itd.denoisers.following import with_children_last
 from discrete_itd.denoisers.marginal import indicators
 from discrete_itd.denoisers.neural import LONG, RANK
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser, fit_weights
@@ -271,6 +272,7 @@ def order_of(kind: str, natural: Sequence[int], rows: TrainingRows) -> list[int]
 
     "explained first" begins with the categorical columns that explain an eighth or more of the variance of a continuous
     column, then the continuous columns, the least explained first; "numbers last" ends with the continuous columns.
+    Columns that follow from others (23) come last in any of them.
     """
     book, place = rows.codebook, dict.fromkeys(natural, (0, 0.0))
     reals = book.reals.tolist()
@@ -282,7 +284,8 @@ def order_of(kind: str, natural: Sequence[int], rows: TrainingRows) -> list[int]
         place |= dict.fromkeys(book.finite[explaining].tolist(), (-2, 0.0))
         explained = shares[:, explaining].sum(1).tolist()
         place |= {j: (-1, share) for j, share in zip(reals, explained, strict=True)}
-    return book.in_order(sorted(natural, key=place.__getitem__))
+    order = sorted(natural, key=place.__getitem__)
+    return book.in_order(with_children_last(order, rows.relations))
 
 
 def explained_variance(rows: TrainingRows) -> Tensor:

@@ -20,6 +20,7 @@ from laws import (
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import NeuralDenoiser, RowMixtureDenoiser
 from discrete_itd.denoisers.base import BLOCK, added, filled, row_product, rows_at_once
+from discrete_itd.encoders import TableEncoder
 from discrete_itd.likelihood import path_log_prob
 from discrete_itd.models.model import Model
 
@@ -92,7 +93,7 @@ def test_a_path_gives_a_row_the_same_bits_in_any_batch(device, kind, schedule):
 def test_a_closed_form_gives_a_row_the_same_bits_in_any_batch(device, kind):
     denoiser = make(kind, device)
     rows = rows_of(denoiser)
-    model = Model(None, denoiser, None, None, 0, pd.DataFrame(), "exact")  # type: ignore
+    model = Model(TableEncoder([]), denoiser, None, None, 0, pd.DataFrame(), "exact")  # type: ignore
     whole = model.log_prob(rows, 8).log_prob
     for i in (0, 3, 70):
         assert torch.equal(model.log_prob(rows[i : i + 1], 8).log_prob, whole[i : i + 1])
