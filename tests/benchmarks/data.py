@@ -3,9 +3,9 @@
 The first two kinds are not part of the repository. The environment variable ``DISCRETE_ITD_SHARED`` names the
 folder that holds ``data/density/<name>.npz``, ``data/anomaly/<name>.csv.xz`` (categories),
 ``data/anomaly_numeric/<name>.npz``, ``data/anomaly_odd/<name>.npz``, ``messy/make.py``, ``messy/orders.py`` and
-``messy/fleet.py``; without it, the folder ``shared`` beside the repository is tried. ``DISCRETE_ITD_BINARY`` names a folder with
-github.com/UCLA-StarAI/Density-Estimation-Datasets, whose other binary tables are read from its text. Mixed tables come
-with this package or inside another one.
+``messy/fleet.py``; without it, the folder ``shared`` beside the repository is tried. ``DISCRETE_ITD_BINARY`` names a
+folder with github.com/UCLA-StarAI/Density-Estimation-Datasets, whose other binary tables are read from its text. Mixed
+tables come with this package or inside another one.
 """
 
 from __future__ import annotations
