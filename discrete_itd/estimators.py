@@ -53,7 +53,7 @@ from discrete_itd.reading.frames import (
     plain,
     read_rows,
 )
-from discrete_itd.reading.notation import quoted
+from discrete_itd.reading.text import quoted
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import model_card
 from discrete_itd.storage.values import SCHEDULES, Persistent

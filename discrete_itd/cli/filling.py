@@ -26,7 +26,7 @@ from discrete_itd.detection.answers import density_of
 from discrete_itd.encoders import Column
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.reading.frames import family, numpy_name, to_pandas
-from discrete_itd.reading.notation import as_text, quoted
+from discrete_itd.reading.text import as_text, quoted
 from discrete_itd.statistics import count
 
 if TYPE_CHECKING:

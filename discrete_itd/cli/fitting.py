@@ -27,8 +27,9 @@ from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import Deadline, deferred_interrupts
+from discrete_itd.reading.columns import recognise, typed
 from discrete_itd.reading.frames import holds_text, in_memory
-from discrete_itd.reading.notation import denotes_missing, recognise, typed
+from discrete_itd.reading.text import denotes_missing
 from discrete_itd.storage.card import columns_table, facts
 from discrete_itd.storage.values import check_card
 from discrete_itd.validation import warn
@@ -171,14 +172,15 @@ def typed_table(
         spec = {**column_types.get(str(name), {})}
         kind = spec.get("kind")
         if kind != "nominal" and "notation" not in spec:
-            values, words = typed(values, decimal=decimal or ".", dates=kind != "ordinal")
-            if words:
-                warn(f"{path}: column {name!r}: {words}")
+            values, note, words = typed(values, decimal=decimal or ".", dates=kind != "ordinal")
+            if note:
+                warn(f"{path}: column {name!r}: {note}")
+                spec["na"] = words
             is_number = values.dtype.kind in "if"
             if asked is not None and (is_number or _is_written(values, asked)):
                 spec["notation"] = asked
         if dialect.na:
-            spec["na"] = dialect.na
+            spec["na"] = (*dialect.na, *spec.get("na", ()))
         if spec:
             column_types[str(name)] = spec
         cells[name] = values

@@ -36,12 +36,13 @@ from discrete_itd.cli.tables import (
     write_table,
 )
 from discrete_itd.detection.answers import density_of, detects
-from discrete_itd.encoders import Column, Notation, Rows
+from discrete_itd.encoders import Column, Rows
 from discrete_itd.encoders.categories import WHOLE
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS
 from discrete_itd.encoders.rows import ignored
 from discrete_itd.progress import stream_progress, tqdm
-from discrete_itd.reading.notation import collected
+from discrete_itd.reading.columns import collected
+from discrete_itd.reading.numbers import NumberNotation
 from discrete_itd.scale.batches import read_model
 from discrete_itd.storage.files import locked, write_whole
 from discrete_itd.validation import warn
@@ -170,13 +171,14 @@ class Reader:
         values = [text if np.isnan(known.get(text, np.nan)) else known[text] for text in cells]
         return pd.Series(values, index=cells.index, dtype=object)
 
-    def notation(self, column: Column) -> Notation | None:
+    def notation(self, column: Column) -> NumberNotation | None:
         """The notation of a column's numbers in the CSV, if it was given and the model does not know it."""
         own, mark = column.notation, self.dialect.decimal
         are_numbers = {*map(type, column.categories)} <= {int, float} and column.family == "number"
+        own = own if isinstance(own, NumberNotation) else None
         if mark is None or not are_numbers or (own is not None and own.decimal == mark):
             return None
-        return replace(own or Notation(), decimal=mark, grouping="")
+        return replace(own or NumberNotation(), decimal=mark, grouping="")
 
 
 def _check_notations(rows: Rows) -> None:

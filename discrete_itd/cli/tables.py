@@ -30,7 +30,7 @@ from discrete_itd.cli.command import put
 from discrete_itd.cli.options import ENDINGS, PACKED, UserError
 from discrete_itd.reading.dialects import Dialect, found_encoding, found_head
 from discrete_itd.reading.frames import of_one_type
-from discrete_itd.reading.notation import as_text
+from discrete_itd.reading.text import as_text
 from discrete_itd.statistics import count
 from discrete_itd.storage.files import write_whole
 from discrete_itd.validation import warn

@@ -81,8 +81,9 @@ from discrete_itd.encoders import written as text_of
 from discrete_itd.encoders.numeric import find_lattice
 from discrete_itd.models.held_out import check_groups
 from discrete_itd.progress import progress_bar
+from discrete_itd.reading.columns import typed
 from discrete_itd.reading.frames import Polars, as_numbers, as_polars, is_polars, read_rows
-from discrete_itd.reading.notation import FEW_VALUES, typed
+from discrete_itd.reading.text import FEW_VALUES
 from discrete_itd.validation import check_share
 
 Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]

@@ -26,16 +26,11 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from discrete_itd.encoders.numeric import OFTEN, SEVERAL, gap_codes
+from discrete_itd.reading.columns import recognise
 from discrete_itd.reading.frames import read_cells
-from discrete_itd.reading.notation import (
-    DATE,
-    GAP_WORDS,
-    LEADING_ZERO,
-    UNITS,
-    Notation,
-    date_format,
-    recognise,
-)
+from discrete_itd.reading.numbers import Form, NumberNotation
+from discrete_itd.reading.text import GAP_WORDS, LEADING_ZERO, number_of
+from discrete_itd.reading.times import DATE, DateNotation, DurationNotation, date_format
 
 Floats, Ints = NDArray[np.float64], NDArray[np.int64]
 
@@ -68,22 +63,9 @@ ESCAPED = re.compile(r"&#?\w+;|(?<=[^\W\d])''(?=[^\W\d])")  # characters as HTML
 PADDED = re.compile(r"(?<![.,])0\d")  # a number that is filled up with zeros
 LOST = re.compile("[\ufffd\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ue000-\uf8ff]")
 MARK = re.compile("[\u0300-\u036f]")
-AFFIX = rf"((?:{UNITS}|[^\w+.,<>≤≥~≈±(-])*)"  # before a number; no letters, as codes have
-NUMBER = re.compile(
-    AFFIX + r"([-+]?(?:[0-9]+(?:[.,][0-9]+)*|[.,][0-9]+)(?:[eE][-+]?[0-9]+)?)([^0-9<>+±]*)"
-)
 
 # what is meant, and the probability that it is right, by the code of a cell
 Meant = dict[int, tuple[Any, float]]
-
-
-class Form(NamedTuple):
-    """How a number is written: ``before`` and behind it; its text, and the first letter of the unit in lower case."""
-
-    before: str
-    behind: str
-    number: str
-    unit: str
 
 
 class Written(NamedTuple):
@@ -155,7 +137,7 @@ def _codes(numbers: Floats, values: NDArray[np.object_], counts: Ints, n_empty: 
 def _of_texts(texts: Sequence[str], counts: Ints, n_numbers: int, n_empty: int) -> Meant:
     """What is meant by different texts (K,), beside numbers, and by empty cells (-1)."""
     words = [text.strip().lower() for text in texts]
-    forms = {i: form for i, text in enumerate(texts) if (form := _form(text))}
+    forms = {i: form for i, text in enumerate(texts) if (form := Form.of(text))}
     of_unit = Counter[str]()
     for i, form in forms.items():
         of_unit[form.unit] += int(counts[i])
@@ -169,7 +151,8 @@ def _of_texts(texts: Sequence[str], counts: Ints, n_numbers: int, n_empty: int) 
     gaps: Meant = {i: (None, CERTAIN) for i in np.flatnonzero(is_word & seldom).tolist()}
     others = [*itertools.compress(texts, ~is_word)]
     own = recognise(others, counts[~is_word]).notation if others else None
-    if own is not None and (own.family == "timedelta" or own.powers):
+    has_powers = isinstance(own, NumberNotation) and own.powers
+    if isinstance(own, DurationNotation) or has_powers:
         return gaps  # "3 months" beside "45 years", "350K" beside "1.2M"
     are_read = [] if own is None else np.flatnonzero(~pd.isna(own.read(texts))).tolist()
     if codes := _with_zeros(texts, counts):
@@ -336,22 +319,6 @@ def _with_zeros(texts: Sequence[str], counts: Ints) -> Meant:
     return {i: (text.zfill(own), CERTAIN) for i, text in digits.items() if len(text) < own}
 
 
-def _form(text: str) -> Form | None:
-    """How a text with one number is written."""
-    match = NUMBER.fullmatch(text.strip())
-    if match is None:
-        return None
-    letter = next((c for c in match[3].casefold() if c.isalpha()), "")
-    return Form(match[1], match[3], match[2], letter)
-
-
-def _is_plain(number: str) -> bool:
-    """Whether a number is written as Python writes it."""
-    with suppress(ValueError):
-        return np.isfinite(float(number))
-    return False
-
-
 def _in_one_form(forms: Mapping[int, Form], counts: Ints, n_bare: int) -> Meant:
     """Numbers in another form than their column's, as the column writes them, by their code."""
     of_form = Counter({("", ""): n_bare})
@@ -367,7 +334,7 @@ def _in_one_form(forms: Mapping[int, Form], counts: Ints, n_bare: int) -> Meant:
         return {}
     own = own if 2 * n > of_form.total() else ("", "")
     bare = {form.number for form in forms.values() if form[:2] == own}
-    are_plain, found = all(map(_is_plain, bare)), Meant()
+    are_plain, found = bool(np.isfinite([*map(number_of, bare)]).all()), Meant()
     for (i, form), value in zip(forms.items(), values, strict=True):
         if form[:2] != own:
             is_new = are_plain and form.number not in bare and np.isfinite(value)
@@ -413,10 +380,10 @@ def _in_one_order(days: Mapping[int, tuple[re.Match[str], bool]], counts: Ints) 
     own, n = max(of.items(), key=lambda f: f[1])
     if 2 * n <= of.total():
         return {}
-    found, notation = Meant(), Notation("datetime", format=own)
+    found, notation = Meant(), DateNotation(format=own)
     for i, (date, day_first) in days.items():
         if formats[i] != own:
-            time = pd.Series(Notation("datetime", day_first=day_first).read([date[0]]))
+            time = pd.Series(DateNotation(day_first=day_first).read([date[0]]))
             if time.notna().all():  # there is such a day
                 found[i] = notation.write(time)[0] + date.string[date.end() :], CERTAIN
     return found

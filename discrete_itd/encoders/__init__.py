@@ -23,7 +23,7 @@ Codes, days and price lists are levels, counts and ages in a small table are con
 :mod:`discrete_itd.encoders.levels_or_numbers` measures; and so are numbers of which more than a tenth of the cells
 (fractional ones: 3 %) occur once. A column with gaps whose values are all whole is one of integers, for readers make
 floats of these. An object column of numbers, truth values or times is what these are, and text of money, percentages,
-decimal commas or dates is numbers or times where all cells agree (:mod:`discrete_itd.reading.notation`). A missing
+decimal commas or dates is numbers or times where all cells agree (:mod:`discrete_itd.reading`). A missing
 cell is NaN and is never an error. Identifiers and free text are left out of a model
 (:func:`discrete_itd.encoders.inference.left_out_as`).
 """

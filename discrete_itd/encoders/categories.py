@@ -27,7 +27,7 @@ from discrete_itd.reading.frames import (
     plain,
     rounding,
 )
-from discrete_itd.reading.notation import LEADING_ZERO, TRUTHS, number_of, quoted, whole_of
+from discrete_itd.reading.text import LEADING_ZERO, TRUTHS, number_of, quoted, whole_of
 
 # Most levels of a column, with the pooled and the unseen level. In a column of more categories the rarest share one
 # level, and so do all that occur in fewer than POOLED_BELOW rows: nothing is known of them but that they are rare.

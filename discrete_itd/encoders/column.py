@@ -40,9 +40,10 @@ from discrete_itd.reading.frames import (
     text_among,
     time_zone,
 )
-from discrete_itd.reading.notation import (
+from discrete_itd.reading.notation import Notation
+from discrete_itd.reading.numbers import NumberNotation
+from discrete_itd.reading.text import (
     TRUTHS,
-    Notation,
     as_text,
     denotes_missing,
     number_of,
@@ -90,6 +91,8 @@ class Column:
         Text that is a missing cell.
     codes : tuple of float
         Numbers that are missing cells.
+    notes : tuple of str
+        What else was done to cells when the training table was read.
 
     Examples
     --------
@@ -112,6 +115,7 @@ class Column:
     text_dtype: StoredDtype | None = None
     na: tuple[str, ...] = ()
     codes: tuple[float, ...] = ()
+    notes: tuple[str, ...] = ()
     informative: bool = False
 
     def __post_init__(self) -> None:
@@ -297,7 +301,7 @@ class Column:
     def hint(self, text: str) -> str:
         """Explanation of an unreadable text that is a number in another notation; else empty."""
         if self.notation is not None or (self.family == "number" and not self.are_truths):
-            return (self.notation or Notation()).hint(text)
+            return (self.notation or NumberNotation()).hint(text)
         return ""
 
     def _read_texts(self, texts: list[str]) -> np.ndarray:
@@ -341,6 +345,14 @@ class Column:
         if self.notation is None or self.text_dtype is None:
             return values
         return self.notation.write(values).astype(self.text_dtype)
+
+    @property
+    def reading(self) -> str:
+        """What was done to cells when the training table was read, for a line of a table; empty if nothing was."""
+        gaps = [*map(quoted, self.na), *map(number, self.codes)]
+        parts = [] if self.notation is None else [self.notation.described]
+        parts += [f"{' and '.join(gaps)} taken as missing"] if gaps else []
+        return "; ".join((*parts, *self.notes))
 
     def encode(self, values: pd.Series | PlainCells) -> tuple[np.ndarray, np.ndarray, bool]:
         """The core's numbers and log-volumes, float64; where a cell is missing, its level or NaN, and 0.
@@ -473,7 +485,7 @@ def _own_decimals(value: float) -> int | None:
 
 def _unrounded(notation: Notation, value: Any) -> Notation:
     """The notation with as many places as a value has, if these are more."""
-    if notation.family != "number" or not math.isfinite(value):
+    if not isinstance(notation, NumberNotation) or not math.isfinite(value):
         return notation
     own = _own_decimals(value)
     return notation if (own or 0) <= (notation.places or 0) else replace(notation, places=own)

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import compress
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -35,6 +34,7 @@ from discrete_itd.encoders.numeric import (
     find_lattice,
     gap_codes,
 )
+from discrete_itd.reading.columns import Reading, first_of, read_texts
 from discrete_itd.reading.frames import (
     EXACT_BELOW,
     TIMES,
@@ -54,24 +54,9 @@ from discrete_itd.reading.frames import (
     text_among,
     time_grid,
 )
-from discrete_itd.reading.notation import (
-    BOUNDED,
-    FEW_VALUES,
-    MOST_NAMED,
-    NO_DATE,
-    NO_VALUE,
-    NOTATIONS,
-    Asked,
-    Notation,
-    Recognised,
-    as_text,
-    denotes_missing,
-    most_unreadable,
-    number_of,
-    quoted,
-    recognise,
-    text_option,
-)
+from discrete_itd.reading.notation import NOTATIONS, Asked
+from discrete_itd.reading.numbers import NumberNotation
+from discrete_itd.reading.text import FEW_VALUES, as_text, number_of, quoted
 from discrete_itd.validation import advice, check_choice, warn, warn_of_column
 
 Kind = Literal["nominal", "ordinal", "continuous"]
@@ -99,6 +84,7 @@ RARELY_NEW, RARE_PLACES = 0.03, 0.1
 # frequencies in eight groups cost about eight numbers for 2 * 200 rows, LEAST_GAIN nats a cell.
 MANY_ROWS = 200
 MANY_CATEGORIES = 1000  # ordinal ones, of which a fit warns that they are slow
+NOTHING = Reading()  # of a column that is no text
 DISTINCT = 0.9  # identifiers have at least this many different values per cell
 
 
@@ -300,79 +286,49 @@ def all_whole(values: np.ndarray) -> bool:
     return bool((np.isfinite(values) & (np.floor(values) == values)).all())
 
 
-def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Recognised]:
-    """A column as numbers or times if it is text of these, and the recognised notation, or a note on what it resembles.
+def read_text(seen: Observed, spec: ColumnSpec) -> tuple[Observed, Reading]:
+    """A column as numbers or times if it is text of these, and how it was read, or why it was not.
 
     ValueError, naming the column and a cell, if it must be numbers or times and is not. A warning names words that are
     treated as missing cells, and bounds that are treated as numbers.
     """
-    nothing, asked, is_mixed = Recognised(None), spec.notation, seen.is_mixed
+    asked, is_mixed = spec.notation, seen.is_mixed
     forced = asked is not None or bool(of_numbers(seen.name, spec.kind))
     is_open = spec.kind is None or forced
     if is_category(seen.dtype) or not is_open or not len(seen.cells):
-        return seen, nothing
+        return seen, NOTHING
     decimal = {"decimal-comma": ",", "decimal-point": "."}.get(asked or "")
     column = seen
     if is_mixed:  # numbers are written as Python writes them
         column = seen.as_text(decimal or ".")
         asked = asked or (None if seen.is_time else "decimal-point")
     elif not isinstance(seen.cells[0], str):
-        return seen, Recognised(Notation(decimal=decimal) if decimal else None)
+        return seen, Reading(NumberNotation(decimal=decimal) if decimal else None)
     texts, counts = cast(tuple[list[str], np.ndarray], column.tally)
     if not all(isinstance(text, str) for text in texts):
-        return seen, nothing
-    is_word = np.array([denotes_missing(text) for text in texts])
-    is_error, is_far = (
-        np.array([bool(kind.fullmatch(text)) for text in texts]) for kind in (NO_VALUE, NO_DATE)
-    )
-    if counts[is_error].sum() > most_unreadable(int(counts[~is_word].sum())):
-        is_far |= is_error
-    known = [*compress(texts, ~(is_word | is_far))]
-    if not known:
-        return seen, nothing
-    is_plain = forced or is_mixed or bool(is_far.any())
-    found = recognise(known, counts[~(is_word | is_far)], asked, plain=is_plain)
-    notation = found.notation
+        return seen, NOTHING
+    found = read_texts(seen.name, texts, counts, asked, plain=forced or is_mixed)
+    if found is None:
+        return seen, NOTHING
+    reading, values = found
+    notation, refusal = reading.notation, reading.refusal
     if notation is None:
         if forced:
             raise ValueError(
                 f"column {seen.name!r}: {spec.kind or asked} needs numbers or dates,"
-                f" got {found.note or quoted(found.unlike)}"
+                f" got {refusal.reason or quoted(refusal.unlike)}"
             )
         if is_mixed and seen.is_time:
             text = quoted(next(v for v in seen.cells if isinstance(v, str)))
             how = f"replace {text} by None where a cell is missing, or make all cells text"
             raise TypeError(f"column {seen.name!r}: mixes times with text like {text}; {how}")
-        return seen, found._replace(note="") if is_mixed and len(texts) <= FEW_VALUES else found
-    found = found._replace(gaps=(*found.gaps, *compress(texts, is_far)))
-    is_word |= np.isin(texts, found.gaps)
-    if is_word.any():
-        what = {"number": "numbers", "datetime": "dates", "timedelta": "times"}[notation.family]
-        note = f"{_cells(texts, counts, is_word)} taken as missing, as all others are {what}"
-        if found.gaps:
-            option = text_option(seen.name)
-            note += (
-                f"; if {quoted(found.gaps[0])} means something, say that it is text with {option}"
-            )
-        topic = "words that may mean something" if found.gaps else "words for missing cells"
-        warn_of_column(seen.name, note, topic)
-    read = np.where(is_word, notation.read([""]), notation.read(texts))
-    is_bound = np.array([bool(BOUNDED.fullmatch(text)) for text in texts]) & ~pd.isna(read)
-    if notation.family == "number" and is_bound.any():
-        note = f"{_cells(texts, counts, is_bound)} taken as the numbers that are the bounds, or between them"
-        warn_of_column(seen.name, note, "bounds")
-    is_whole = notation.family == "number" and notation.places == 0
-    bad = np.flatnonzero(pd.isna(read) & ~is_word).tolist()
+        if is_mixed and len(texts) <= FEW_VALUES:
+            reading = reading._replace(refusal=refusal._replace(reason=""))
+        return seen, reading
+    is_whole = isinstance(notation, NumberNotation) and notation.places == 0
     if is_mixed and notation.is_plain and not spec.notation:
-        notation = None
-    column = column.as_read(read, is_whole, None if is_mixed else seen.dtype)
-    return column, found._replace(notation=notation, words={texts[i]: int(counts[i]) for i in bad})
-
-
-def _cells(texts: Sequence[str], counts: np.ndarray, chosen: np.ndarray) -> str:
-    """The chosen ones of different texts (K,) for a note, with the number of their cells."""
-    n, named = int(counts[chosen].sum()), [quoted(text) for text in compress(texts, chosen)]
-    return f"{_first(named, ', ')} ({n} cell{'s' * (n > 1)})"
+        reading = reading._replace(notation=None)
+    return column.as_read(values, is_whole, None if is_mixed else seen.dtype), reading
 
 
 def infer_column(
@@ -382,8 +338,7 @@ def infer_column(
     is_open: bool,
     missing: str,
     from_array: bool,
-    notation: Notation | None = None,
-    gaps: Sequence[str] = (),
+    reading: Reading = NOTHING,
     groups: np.ndarray | None = None,
 ) -> Column:
     """Decide the kind of a column from :func:`read_text`, and learn its categories or scale.
@@ -421,9 +376,10 @@ def infer_column(
             " 'continuous'"
         )
     counts = seen.n_rows, seen.n_missing
-    text = notation, seen.text_dtype
+    text = reading.notation, seen.text_dtype
+    na, notes = (*dict.fromkeys((*spec.na, *reading.gaps)),), reading.notes
     column = Column(
-        name, dtype, codec, *counts, False, *scale, *text, na=(*spec.na, *gaps), codes=(*codes,)
+        name, dtype, codec, *counts, False, *scale, *text, na=na, codes=(*codes,), notes=notes
     )
     is_value = (spec.missing or missing) == "category" and seen.n_missing > 0
     return column.with_absent() if is_value else column
@@ -697,7 +653,7 @@ def tell_redundant(columns: Mapping[Hashable, pd.Series], words: Iterable[Observ
         drops = advice("drop all but one", "keep one and give --drop for the others")
         warn(
             f"columns that are copies of each other in all rows, but for what their values are called:"
-            f" {_first(groups, '; ')}; {drops}"
+            f" {first_of(groups, '; ')}; {drops}"
         )
     parts = []
     for seen in words:
@@ -705,14 +661,9 @@ def tell_redundant(columns: Mapping[Hashable, pd.Series], words: Iterable[Observ
             n = sum(count for group in own for _, count in group[1:])
             texts = [" = ".join(quoted(text) for text, _ in group) for group in own]
             rows = f"{n:,} row{'s' * (n > 1)} of rarer ones"
-            parts.append(f"{seen.name!r} {_first(texts, ', ')} ({rows})")
+            parts.append(f"{seen.name!r} {first_of(texts, ', ')} ({rows})")
     if parts:
         warn(
-            f"categories that differ in case or spaces alone are taken as different: {_first(parts, '; ')};"
+            f"categories that differ in case or spaces alone are taken as different: {first_of(parts, '; ')};"
             " write them alike if they are the same"
         )
-
-
-def _first(parts: list[str], mark: str) -> str:
-    more = f" and {len(parts) - MOST_NAMED} more" if len(parts) > MOST_NAMED else ""
-    return mark.join(parts[:MOST_NAMED]) + more

@@ -13,7 +13,7 @@ import pandas as pd
 from discrete_itd.encoders.relations import numbers_of
 from discrete_itd.encoders.table import TableEncoder, replaced
 from discrete_itd.reading.frames import too_few
-from discrete_itd.reading.notation import quoted
+from discrete_itd.reading.text import quoted
 
 if TYPE_CHECKING:
     import torch

@@ -33,13 +33,13 @@ from discrete_itd.encoders.inference import (
     tell_redundant,
 )
 from discrete_itd.encoders.relations import Relation, find_relations, is_numeric, numbers_of
+from discrete_itd.reading.columns import Words, settled, tell, tell_unreadable
 from discrete_itd.reading.frames import (
     check_unique_names,
     is_category,
     read_cells,
     read_few,
 )
-from discrete_itd.reading.notation import Words, settled, tell, tell_unreadable
 from discrete_itd.validation import advice, by_topic, check_choice, warn, warn_of_column
 
 if TYPE_CHECKING:
@@ -208,29 +208,30 @@ class TableEncoder:
             text.notation is None and column.cells.dtype.kind == "f" and not column.all_integers
             for column, text in read.values()
         )
-        ways = settled([text for _, text in read.values()], any_points=any_points)
+        ways = settled([text.notation for _, text in read.values()], any_points=any_points)
         for name, (column, text) in read.items():
-            if way := ways.get(text.either):
+            for way in ways.intersection(text.refusal.options):
                 spec = replace(specs[name], notation=way)
                 cells = cast(pd.Series, table[name])
-                read[name] = read_text(Observed(name, cells, spec.kind, spec.na), spec)
-                warn_of_column(
-                    column.name, f"{text.note}, read as {way}, as other columns are", way
-                )
+                found, reading = read_text(Observed(name, cells, spec.kind, spec.na), spec)
+                how = f"read as {way}, as other columns are"
+                read[name] = found, reading._replace(notes=(*reading.notes, how))
+                warn_of_column(column.name, f"{text.refusal.reason}, {how}", way)
         found = {column.name: text.words for column, text in read.values() if text.words}
         tell_unreadable(found, {}, fitted=True)
         found = [
             LeftOut(column.name, place, why)
             for place, (name, (column, text)) in enumerate(read.items())
-            if leave_out and (why := left_out_as(column, specs[name], is_measure=text.is_measure))
+            if leave_out
+            and (why := left_out_as(column, specs[name], is_measure=text.refusal.is_measure))
         ]
         is_kept = from_array or len(found) == len(read)
         _warn_of(found, is_kept)
         left_out = [] if is_kept else found
         without = {column.position for column in left_out}
         for place, (column, text) in enumerate(read.values()):
-            if text.note and place not in without:
-                tell(column.name, text)
+            if text.refusal.reason and place not in without:
+                tell(column.name, text.refusal)
         how: Any = {
             "is_open": handle_unknown == "smooth",
             "missing": missing,
@@ -247,8 +248,7 @@ class TableEncoder:
             name: infer_column(
                 column,
                 specs[name],
-                notation=text.notation,
-                gaps=text.gaps,
+                reading=text,
                 groups=groups.get(name),
                 **how,
             )
@@ -464,13 +464,23 @@ class TableEncoder:
         return pd.DataFrame(cells, columns=pd.Index(self.names), index=index)
 
     def describe(self) -> pd.DataFrame:
-        """One line per column: kind, number of categories, whether open, share missing, how, dtype, relation.
+        """One line per column: kind, number of categories, whether open, share missing, how, dtype, relation, reading.
 
         ``gaps`` is "a value" where "absent" is one, "summed out" where missing cells are left out of the score.
 
         The kind of a column that has no place in the model is "left out: identifiers" or "left out: free text".
         """
-        names = ["column", "kind", "categories", "open", "missing", "gaps", "dtype", "follows"]
+        names = [
+            "column",
+            "kind",
+            "categories",
+            "open",
+            "missing",
+            "gaps",
+            "dtype",
+            "follows",
+            "read",
+        ]
         labels = [str(name) for name in self.names]
         follows = {
             r.child: f"{r.text(labels)}, in {r.n_follow:,} of {r.n_rows:,} rows"
@@ -480,14 +490,11 @@ class TableEncoder:
         for j, c in enumerate(self.schema):
             share = c.n_missing / max(1, c.n_rows)
             dtype = "category" if is_category(c.dtype) else str(c.dtype)
-            if c.notation is not None and c.text_dtype is not None:
-                dtype += f", written as {c.notation.example}"
             gaps = "a value" if c.absent else "summed out" if c.n_missing else ""
-            lines.append(
-                (c.name, c.kind, len(c.categories), c.open, share, gaps, dtype, follows.get(j, ""))
-            )
+            counts = len(c.categories), c.open, share
+            lines.append((c.name, c.kind, *counts, gaps, dtype, follows.get(j, ""), c.reading))
         for c in self.left_out:
-            lines.insert(c.position, (c.name, f"left out: {c.why}", 0, False, np.nan, "", "", ""))
+            lines.insert(c.position, (c.name, f"left out: {c.why}", 0, False, np.nan, *[""] * 4))
         return pd.DataFrame(lines, columns=names)
 
     def tell_unreadable(self, texts: np.ndarray) -> None:

@@ -14,7 +14,7 @@ from itertools import islice, zip_longest
 from statistics import median
 from typing import NamedTuple
 
-from discrete_itd.reading.notation import denotes_missing
+from discrete_itd.reading.text import denotes_missing
 from discrete_itd.validation import warn
 
 BYTE_ORDERS = (  # UTF-32's mark begins with UTF-16's, so it is tried first

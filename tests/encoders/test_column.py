@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from discrete_itd.encoders import TableEncoder, number, written
-from discrete_itd.reading.notation import as_text
+from discrete_itd.reading.text import as_text
 from discrete_itd.validation import from_shell
 
 

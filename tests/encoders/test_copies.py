@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.inference import copies
-from discrete_itd.reading.notation import SPACES, quoted
+from discrete_itd.reading.text import SPACES, quoted
 from tests.examples import run
 
 

@@ -381,6 +381,7 @@ def test_describe_and_points_of_the_core():
         "gaps": ["a value", "", ""],
         "dtype": [str(frame["c"].dtype), "int64", "float64"],
         "follows": ["", "", ""],
+        "read": ["", "", ""],
     }
     assert_frame_equal(encoder.describe(), pd.DataFrame(lines), check_dtype=False)
     points = [(p.kind, p.n_levels, p.open) for p in encoder.codebook().columns]

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.encoders import TableEncoder
+from discrete_itd.reading.columns import recognise
 from discrete_itd.reading.frames import in_memory
-from discrete_itd.reading.notation import Notation, recognise
+from discrete_itd.reading.numbers import NumberNotation
 from discrete_itd.storage.values import flatten, unflatten
 from discrete_itd.validation import from_shell
 
@@ -137,8 +138,7 @@ EITHER = {
 
 def test_numbers_are_read_as_they_are_written():
     for texts, numbers in NUMBERS.values():
-        notation, note, *_ = found(*texts)
-        assert not note
+        notation = found(*texts).notation
         np.testing.assert_allclose(notation.read(texts), numbers)
         np.testing.assert_allclose([notation.read([text])[0] for text in texts], numbers)
         again = notation.read(notation.write(pd.Series(numbers, dtype=float)).tolist())
@@ -247,14 +247,16 @@ def test_the_other_columns_of_a_table_settle_a_mark_and_an_order():
 
 def test_other_text_stays_text():
     for texts in TEXT.values():
-        assert found(*texts)[:2] == (None, "")
+        reading = found(*texts)
+        assert reading.notation is None
+        assert not reading.refusal.reason
 
 
 @pytest.mark.parametrize("texts", EITHER.values(), ids=EITHER)
 def test_what_could_be_either_is_noted_and_not_guessed(texts):
-    notation, note, *_ = found(*texts)
-    assert notation is None
-    assert note
+    reading = found(*texts)
+    assert reading.notation is None
+    assert reading.refusal.reason
 
 
 def test_an_option_says_which():
@@ -314,7 +316,7 @@ def test_a_mark_that_was_never_seen_is_not_guessed_later():
 )
 def test_properties_what_is_written_is_read(cents, marks, suffix):
     decimal, grouping = marks
-    notation = Notation(decimal=decimal, grouping=grouping, suffix=suffix, places=2)
+    notation = NumberNotation(decimal=decimal, grouping=grouping, suffix=suffix, places=2)
     numbers = np.array(cents) / 100
     texts = notation.write(pd.Series(numbers)).tolist()
     np.testing.assert_array_equal(notation.read(texts), numbers)
@@ -336,7 +338,7 @@ TRUE = pd.DataFrame(
         "branch": RNG.choice(["x", "y"], N),
     }
 )
-GERMAN = Notation(decimal=",", grouping=".", suffix=" €", places=2)
+GERMAN = NumberNotation(decimal=",", grouping=".", suffix=" €", places=2)
 
 
 def as_text(table):
@@ -400,8 +402,10 @@ def test_rows_are_numbers_and_times_and_tables_given_back_are_text(model, tmp_pa
     model.save(tmp_path / "m.safetensors")
     again = DiffusionDensity.load(tmp_path / "m.safetensors")
     np.testing.assert_array_equal(again.score_samples(WRITTEN), model.score_samples(WRITTEN))
-    described = again.encoder_.describe().set_index("column")["dtype"]
-    assert described["start"] == "datetime64[us], written as '24.01.2028'"
+    described = again.encoder_.describe().set_index("column")["read"]
+    assert described["start"] == "dates like '24.01.2028'"
+    assert described["amount"] == "numbers with a decimal comma, like '1.234,50 €'"
+    assert not described["branch"]
 
 
 @pytest.mark.parametrize("gap", [None, np.nan, pd.NA], ids=repr)
