@@ -25,21 +25,28 @@ from discrete_itd.encoders.relations import (
     Relation,
     numbers_of,
 )
-from discrete_itd.reading.frames import DAY, EXACT_BELOW, SECOND
+from discrete_itd.reading.frames import DAY, EXACT_BELOW, SECOND, restore_times
 
 OFF_LATTICE = 0.01  # steps by which a decoded number may miss its lattice and still lies on it
 
 
 class RelatedColumn:
-    """A column of a relation: its encoded cells as numbers, in days if they are times, and back."""
+    """A column of a relation: its encoded cells as numbers, in days if they are times, and back.
 
-    def __init__(self, column: Column) -> None:
+    Numbers of a column that is ``counted`` are days since the clock of the row, 0 of the clock itself.
+    """
+
+    def __init__(self, column: Column, *, is_counted: bool = False) -> None:
         self.column, codec = column, column.codec
-        is_time = column.family != "number"
-        self.unit = column.step / DAY if is_time else 1.0  # of one step, in days
-        self.zero = column.origin * (SECOND / DAY) if is_time else 0.0
+        self.is_time = column.family != "number"
+        self.unit = column.step / DAY if self.is_time else 1.0  # of one step, in days
+        self.epoch = column.origin * (SECOND / DAY) if self.is_time else 0.0
+        self.zero = 0.0 if is_counted else self.epoch
+        self.is_clock = codec.of_numbers and codec.has_levels
         self.numbers = np.empty(0)  # by level; NaN where a level has none, or several
         self.step, self.origin = math.nan, math.nan  # of the lattice, if there is one
+        if self.is_clock:
+            return
         if codec.of_numbers:
             line = codec.points.line
             self.step, self.origin = self.unit * line.step, self.unit * line.origin + self.zero
@@ -58,6 +65,8 @@ class RelatedColumn:
     def read(self, x: Floats) -> Floats:
         """The numbers (n,) of encoded cells; NaN where there is none, or one off the lattice."""
         codec = self.column.codec
+        if self.is_clock:
+            return np.where(np.isnan(x), np.nan, 0.0)
         if not codec.of_numbers:
             return self.numbers[np.where(np.isnan(x), -1, x).astype(int)]
         values = codec.decode(x)
@@ -81,6 +90,13 @@ class RelatedColumn:
         error = self._error(numbers)
         place = np.searchsorted(known, numbers - error).clip(max=len(known) - 1)
         return np.where(np.abs(known[place] - numbers) <= error, order[place], np.nan)
+
+    def cells(self, numbers: Floats) -> pd.Series:
+        """The cells (n,) of the user's table that numbers stand for, in days since 1970 if they are times."""
+        if not self.is_time:
+            return self.column.decode(self.write(numbers))
+        steps = np.rint((numbers - self.epoch) / self.unit)
+        return restore_times(steps, self.column.dtype, self.column.origin, self.column.step)
 
     def _error(self, numbers: Floats) -> Floats:
         return ON_LATTICE * min(self.step, 1.0) + FLOAT_ERROR * np.abs(numbers)
@@ -132,7 +148,8 @@ class RelatedCells:
     ----------
     relations : tuple of Relation, length K
         In an order in which no parent is the child of a later one. Those of a child whose gaps are a level are left
-        out: its levels are not those of a number alone.
+        out, for its levels are not those of a number alone; and so are those that give the ``clock``, or are not the
+        same if it is moved with the times that are ``counted`` from it, of which encoded rows have the differences.
     children : tuple of int
         Their children.
     parents : tuple of tuple of int
@@ -141,9 +158,16 @@ class RelatedCells:
         Probabilities w that a child follows.
     """
 
-    def __init__(self, schema: Sequence[Column], relations: Sequence[Relation]) -> None:
-        self.schema = schema
-        waiting = [r for r in relations if math.isnan(schema[r.child].absent_level)]
+    def __init__(
+        self,
+        schema: Sequence[Column],
+        relations: Sequence[Relation],
+        clock: int | None = None,
+        counted: Sequence[int] = (),
+    ) -> None:
+        self.schema, self.clock = schema, clock
+        self.counted = (*counted,) if clock is None else (clock, *counted)
+        waiting = [r for r in relations if self._is_of_rows(r)]
         ordered = list[Relation]()
         while waiting:
             left = {r.child for r in waiting}
@@ -154,7 +178,27 @@ class RelatedCells:
         self.children = tuple(r.child for r in ordered)
         self.parents = tuple(r.parents for r in ordered)
         self.shares = tuple(r.share for r in ordered)
-        self._columns = {j: RelatedColumn(schema[j]) for r in ordered for j in r.columns}
+        self._columns = {
+            j: RelatedColumn(schema[j], is_counted=j in self.counted)
+            for r in ordered
+            for j in r.columns
+        }
+
+    def _is_of_rows(self, relation: Relation) -> bool:
+        """Whether a relation holds as well if the clock and the times counted from it are moved together."""
+        child = self.schema[relation.child]
+        inside = {*self.counted} & {*relation.columns}
+        if not math.isnan(child.absent_level) or relation.child == self.clock:
+            return False
+        if len({(self.schema[j].family, self.schema[j].step) for j in inside}) > 1:
+            return False  # a difference of other steps is rounded
+        moved = -1.0 * (relation.child in inside)
+        for term in relation.terms:
+            if inside & {factor.column for factor in term.factors}:
+                if len(term.factors) > 1 or term.factors[0].form != "x":
+                    return False
+                moved += term.coefficient
+        return abs(moved) < FLOAT
 
     def numbers(self, x: Floats) -> Floats:
         """The numbers (N, C) of encoded rows; NaN where there is none, and in columns of no relation."""
@@ -235,6 +279,9 @@ class RelatedCells:
         numbers, is_free = numbers_of(frame, self.schema), is_free.copy()
         if known is not None:
             numbers = np.where(is_free, numbers, numbers_of(known, self.schema))
+        start = np.zeros((len(frame), 1)) if self.clock is None else numbers[:, [self.clock]]
+        numbers[:, list(self.counted)] -= start
+        is_free[:, self.counted[:1]] = False  # the clock does not follow
         changed, counts = np.zeros_like(is_free), np.ones((len(frame), len(self.shares)), bool)
         if rng is not None:
             counts = rng.random(counts.shape) < np.array(self.shares)
@@ -264,6 +311,7 @@ class RelatedCells:
                     np.isfinite(numbers[:, relation.child]) & ~self._open(relation, numbers)[1],
                 )
             is_free[:, list(relation.parents)] = False
+        numbers[:, list(self.counted)] += start
         return self._written(frame, numbers, changed)
 
     def _filled(
@@ -284,7 +332,7 @@ class RelatedCells:
         frame = frame.copy()
         for j in np.flatnonzero(changed.any(0)).tolist():
             column, rows = self.schema[j], changed[:, j]
-            cells = column.decode(self._columns[j].write(numbers[rows, j]))
+            cells = self._columns[j].cells(numbers[rows, j])
             values = cast(pd.Series, frame[column.name]).copy()
             values[rows] = cells.to_numpy()
             frame[column.name] = values
