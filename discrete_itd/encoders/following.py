@@ -36,16 +36,15 @@ class RelatedColumn:
     Numbers of a column that is ``counted`` are days since the clock of the row, 0 of the clock itself.
     """
 
-    def __init__(self, column: Column, *, is_counted: bool = False) -> None:
-        self.column, codec = column, column.codec
+    def __init__(self, column: Column, *, is_counted: bool = False, is_clock: bool = False) -> None:
+        self.column, self.is_clock, codec = column, is_clock, column.codec
         self.is_time = column.family != "number"
         self.unit = column.step / DAY if self.is_time else 1.0  # of one step, in days
         self.epoch = column.origin * (SECOND / DAY) if self.is_time else 0.0
         self.zero = 0.0 if is_counted else self.epoch
-        self.is_clock = codec.of_numbers and codec.has_levels
         self.numbers = np.empty(0)  # by level; NaN where a level has none, or several
         self.step, self.origin = math.nan, math.nan  # of the lattice, if there is one
-        if self.is_clock:
+        if is_clock:
             return
         if codec.of_numbers:
             line = codec.points.line
@@ -179,7 +178,7 @@ class RelatedCells:
         self.parents = tuple(r.parents for r in ordered)
         self.shares = tuple(r.share for r in ordered)
         self._columns = {
-            j: RelatedColumn(schema[j], is_counted=j in self.counted)
+            j: RelatedColumn(schema[j], is_counted=j in self.counted, is_clock=j == clock)
             for r in ordered
             for j in r.columns
         }
