@@ -837,7 +837,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
 
     def _conditional(self, x: Tensor, j: int, ask: Callable[[Posterior], Tensor]) -> Tensor:
         """Answers (N, n) of a function of posteriors of column j given the other cells of rows (N, C')."""
-        denoiser = self.model_.conditional
+        denoiser, x = self.model_.conditional_of(x, j)
         return of_column(denoiser, x, j, ask, batch_size=self.model_.posteriors_at_once(denoiser))
 
     def _distribution(self, x: Tensor, j: int) -> Tensor:

@@ -101,6 +101,13 @@ class FollowingDenoiser(Denoiser):
         """The logarithms of the first summands of (23), by row and relation, (B, K); NaN where w = 0."""
         return torch.from_numpy(self.relations.log_terms(x.cpu().numpy())).to(x)
 
+    def without_followers(self, x: Tensor) -> Tensor:
+        """Rows ``x`` (B, C) with the children that follow as missing cells."""
+        out, follows = x.clone(), self.terms(x) > -math.inf
+        for k, child in enumerate(self.relations.children):
+            out[:, child] = out[:, child].masked_fill(follows[:, k], math.nan)
+        return out
+
     def touching(self, cells: Tensor) -> Tensor:
         """Which relations have a column among the ``cells`` (B, C), or (C,): (B, K), or (K,)."""
         each = [

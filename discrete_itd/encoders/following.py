@@ -155,6 +155,8 @@ class RelatedCells:
         Their parents.
     shares : tuple of float
         Probabilities w that a child follows.
+    columns : frozenset of int
+        Their children and parents.
     """
 
     def __init__(
@@ -182,6 +184,10 @@ class RelatedCells:
             for r in ordered
             for j in r.columns
         }
+
+    @property
+    def columns(self) -> frozenset[int]:
+        return frozenset(self._columns)
 
     def _is_of_rows(self, relation: Relation) -> bool:
         """Whether a relation holds as well if the clock and the times counted from it are moved together."""

@@ -230,6 +230,19 @@ class Model:
         has_gaps = [learned[j] for j in self.encoder.owner.tolist()]
         return ConditionalDenoiser(scorer, exact, has_gaps)
 
+    def conditional_of(self, x: Tensor, column: int) -> tuple[Denoiser, Tensor]:
+        """The denoiser for the distribution of a column given the other cells of rows ``x`` (N, C'), and these rows.
+
+        A column of no relation (23) has the posterior of an exact model without the cells that follow: they say nothing
+        besides what they follow from, but for the 1 - w of them that would have been as they are anyway.
+        """
+        scorer = self.scorer
+        if not self.denoiser.exact or not isinstance(scorer, FollowingDenoiser):
+            return self.conditional, x
+        if column in self.encoder.related.columns:
+            return self.conditional, x
+        return self.plain.conditional, scorer.without_followers(x)
+
     @property
     def anywhere(self) -> Denoiser:
         """The denoiser for any state, noisy ones included: the companion, if there is one."""

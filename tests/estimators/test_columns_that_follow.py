@@ -157,3 +157,12 @@ def test_the_detector_asks_the_plain_model():
     model_rows = model.rows(rows)
     plain = model.model_.plain.log_prob(model_rows.x, 2).log_prob.numpy()
     assert np.allclose(-nats.sum(1), plain + model_rows.log_volume.sum(1), atol=1e-5)
+
+
+@pytest.mark.parametrize("which", range(2))
+def test_a_column_of_no_relation_is_answered_by_what_the_others_follow_from(which):
+    model, rows = fitted(which), orders(20, 8, wrong=0.3)
+    probs = model.predict_proba(rows, "kind")
+    scores = [model.score_samples(rows.assign(kind=kind)) for kind in probs.columns]
+    ratios = np.exp(np.array(scores).T)
+    assert np.allclose(probs, ratios / ratios.sum(1, keepdims=True), atol=0.01)
