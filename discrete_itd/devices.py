@@ -6,7 +6,8 @@ meanwhile; so it does for a tensor that is copied from the host. On a CPU values
 need no work are skipped. So a *step* uses the functions below, which skip work on the CPU and do all of it elsewhere,
 with the same result up to rounding. Steps are: the forward and backward pass with the optimiser and the average of
 weights; a denoiser's ``forward``, ``log_prob``, ``preceding`` and ``draw``; and the methods of posteriors. The host
-waits for two denoisers: image denoisers check their inputs in every call, and forests count the leaves that agree.
+waits for three denoisers: image denoisers check their inputs in every call, forests count the leaves that agree, and
+the numbers of columns that follow from others are computed by the host.
 
 Torch uses one thread, unless a product is large enough to repay more. Threads of OpenMP that wait for each other spin,
 for milliseconds after every operation. Where other programs run, a thread that was put aside lets all others spin: an

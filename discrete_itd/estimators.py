@@ -532,7 +532,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         r"""Entropy of some columns, :math:`H(A | C)`, nats, ± the error of a mean over rows drawn from *this* model.
 
         Held-out rows ``X=`` ask about the table. It is the mean of :math:`-\log P(a | c)` under a model whose marginals
-        are exact: the one that scores, or its ``model_.companion``, if it has one.
+        are exact: the one that scores, or its ``model_.companion``, if it has one, in either case without the
+        equations of columns that follow from others (``model_.plain``).
 
         Parameters
         ----------
@@ -643,7 +644,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             independent columns. For a table of categories, the integral of snr * mse / 2 over logsnr is the mean of
             -log P in nats; with continuous columns, the area between the two curves is the gain over independent
             columns. ``attrs["model"]`` is the class of the denoiser, ``attrs["scores_rows"]`` whether it is
-            ``denoiser_``, and ``attrs["is_mass"]`` whether all columns are categories.
+            ``denoiser_`` and scores rows by itself, without equations of columns that follow from others, and
+            ``attrs["is_mass"]`` whether all columns are categories.
         """
         check_integer("n_points", n_points, 2)
         rows, model = self.rows(X), self.model_

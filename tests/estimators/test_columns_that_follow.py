@@ -83,6 +83,8 @@ def test_shares_of_columns_add_up_and_a_child_that_follows_costs_little(which):
     model, rows = fitted(which), orders(60, 2)
     nats = model.explain(rows)
     assert np.allclose(nats.sum(axis=1), -model.score_samples(rows), atol=1e-4)
+    alone = [model.score_samples(rows[i : i + 1])[0] for i in range(12)]
+    assert np.array_equal(alone, model.score_samples(rows)[:12])
     follows = is_product(rows)
     share = next(r for r in model.encoder_.relations if r.child == 1).share
     # a density per unit: one cent of it
