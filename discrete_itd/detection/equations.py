@@ -18,7 +18,7 @@ import torch
 from discrete_itd.detection.cell_predictions import WRONG_CELLS
 from discrete_itd.detection.score import USUAL, Scorer
 from discrete_itd.encoders import Column, written
-from discrete_itd.encoders.relations import numbers_of
+from discrete_itd.encoders.relations import is_numeric, numbers_of
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.reading.frames import DAY, SECOND
 
@@ -90,6 +90,8 @@ def _repairs(scorer: Scorer, rows: Rows) -> list[Repair]:
     for k, i in places:
         relation = relations[k]
         for j in set(relation.columns) - {*scorer.given}:
+            if not is_numeric(schema[j]):  # text with digits is not written anew
+                continue
             row = numbers[[i]].copy()
             row[:, j] = relation.solved(row, j)
             if np.isnan(row[0, j]):

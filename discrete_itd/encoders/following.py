@@ -23,6 +23,7 @@ from discrete_itd.encoders.relations import (
     Bools,
     Floats,
     Relation,
+    number_in,
     numbers_of,
 )
 from discrete_itd.reading.frames import DAY, EXACT_BELOW, SECOND, restore_times
@@ -51,11 +52,13 @@ class RelatedColumn:
             self.step, self.origin = self.unit * line.step, self.unit * line.origin + self.zero
         else:
             categories, levels, _ = column.values()
+            values = np.array([number_in(c) for c in categories])
             is_one = (np.bincount(levels, minlength=codec.n_levels + 1) == 1)[levels]
             is_one &= levels < codec.n_levels
             self.numbers = np.full(codec.points.n_points + 1, np.nan)
-            self.numbers[levels[is_one]] = categories.to_numpy(float)[is_one]
-            self.step = float(np.diff(np.unique(categories.to_numpy(float))).min(initial=math.inf))
+            self.numbers[levels[is_one]] = values[is_one]
+            steps = np.diff(np.unique(values[np.isfinite(values)]))
+            self.step = float(steps.min(initial=math.inf))
 
     @cached_property
     def _sorted(self) -> Floats:
@@ -200,7 +203,7 @@ class RelatedCells:
         moved = -1.0 * (relation.child in inside)
         for term in relation.terms:
             if inside & {factor.column for factor in term.factors}:
-                if len(term.factors) > 1 or term.factors[0].form != "x":
+                if [factor.form for factor in term.factors] != ["x"]:
                     return False
                 moved += term.coefficient
         return abs(moved) < FLOAT

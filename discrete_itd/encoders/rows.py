@@ -226,7 +226,8 @@ class Rows:
         relations = self.encoder.relations
         if not relations:
             return np.empty((len(self), 0))
-        x = numbers_of(self.frame, self.encoder.schema)
+        columns = {j for relation in relations for j in relation.columns}
+        x = numbers_of(self.frame, self.encoder.schema, columns)
         return np.column_stack([relation.follows(x) for relation in relations])
 
     def labelled(self, index: Any) -> Rows:

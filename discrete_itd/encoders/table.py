@@ -32,7 +32,8 @@ from discrete_itd.encoders.inference import (
     refit_column,
     tell_redundant,
 )
-from discrete_itd.encoders.relations import Relation, find_relations, is_numeric, numbers_of
+from discrete_itd.encoders.relation_search import relations_of
+from discrete_itd.encoders.relations import Relation, has_numbers
 from discrete_itd.reading.columns import Words, settled, tell, tell_unreadable
 from discrete_itd.reading.frames import (
     check_unique_names,
@@ -115,8 +116,8 @@ class TableEncoder:
     ) -> None:
         self.schema, self.left_out = tuple(schema), tuple(left_out)
         self.relations = tuple(relations)
-        if any(not is_numeric(self.schema[j]) for r in self.relations for j in r.columns):
-            raise ValueError("relations are between columns of numbers or times")
+        if any(not has_numbers(self.schema[j]) for r in self.relations for j in r.columns):
+            raise ValueError("relations are between columns with numbers or times")
         places, n_all = [c.position for c in self.left_out], len(self.all_names)
         if places != sorted(set(places) & set(range(n_all))):
             raise ValueError("positions of columns left out must increase within the table")
@@ -290,8 +291,8 @@ class TableEncoder:
 
     def with_relations(self, frame: pd.DataFrame) -> TableEncoder:
         """The schema with the relations (23) that most rows of a table follow."""
-        x = numbers_of(self.read(frame), self.schema)
-        return TableEncoder(self.schema, self.left_out, find_relations(x))
+        relations = relations_of(self.read(frame), self.schema)
+        return TableEncoder(self.schema, self.left_out, relations)
 
     @cached_property
     def related(self) -> RelatedCells:

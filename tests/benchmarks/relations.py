@@ -33,7 +33,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.detection import score
 from discrete_itd.encoders import TableEncoder, table
-from discrete_itd.encoders.relations import find_relations, numbers_of
+from discrete_itd.encoders.relation_search import relations_of
+from discrete_itd.encoders.relations import has_numbers
 from tests.benchmarks import data
 
 TABLES = [
@@ -60,9 +61,9 @@ def show(label: str, frame: pd.DataFrame) -> None:
         warnings.simplefilter("ignore")
         encoder = TableEncoder.fit(frame, leave_out=True)
     start = time.process_time()
-    x = numbers_of(encoder.read(frame), encoder.schema)
-    relations = find_relations(x)
-    seconds, n = time.process_time() - start, int(np.isfinite(x).any(0).sum())
+    relations = relations_of(encoder.read(frame), encoder.schema)
+    seconds = time.process_time() - start
+    n = sum(map(has_numbers, encoder.schema))
     print(f"{label}: {frame.shape[0]:,} rows, {n} columns of numbers, {seconds:.2f} CPU-s")
     names = [str(name) for name in encoder.names]
     for relation in relations:
@@ -74,8 +75,8 @@ def nats(label: str, frame: pd.DataFrame, denoiser: Any) -> None:
     order = np.random.default_rng(0).permutation(len(frame))
     held, kept = (frame.iloc[part] for part in np.split(order, [len(frame) // 5]))
     each, seconds, costs, n_relations = [], [], [], 0
-    for finds in (lambda _: (), find_relations):
-        table.find_relations = finds
+    for finds in (lambda *_: (), relations_of):
+        table.relations_of = finds
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             start = time.process_time()
@@ -121,7 +122,7 @@ def odd(usual: float) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             encoder = TableEncoder.fit(train, leave_out=True)
-            relations = find_relations(numbers_of(train, encoder.schema))
+            relations = relations_of(train, encoder.schema)
             if not any(relation.share > usual for relation in relations):
                 continue
             detector = DiffusionOutlierDetector(random_state=0).fit(train)

@@ -86,7 +86,7 @@ def test_a_search_that_fails_takes_no_fit_down(monkeypatch):
     def fails(*_, **__):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(table, "find_relations", fails)
+    monkeypatch.setattr(table, "relations_of", fails)
     with pytest.warns(UserWarning, match="not known: MemoryError: no room"):
         model = DiffusionDensity(denoiser="independent", random_state=0).fit(NEW)
     assert model.encoder_.relations == ()
