@@ -9,6 +9,8 @@ import torch
 from hypothesis import HealthCheck, settings
 
 from discrete_itd import estimators
+from discrete_itd.denoisers import marginal
+from discrete_itd.detection import score
 from discrete_itd.models import auto, exact, networks
 from discrete_itd.recipes import Mixture
 from discrete_itd.training import loop, objectives
@@ -20,14 +22,17 @@ torch.set_num_threads(1)
 networks.QUICK_MIXTURE = auto.QUICK_MIXTURE = Mixture(256, n_points=256, max_steps=60)
 exact.EXACT["mixture"] = auto.NAMES["mixture"] = networks.QUICK_MIXTURE
 auto.LARGE_MIXTURE = Mixture(512, n_points=256, max_steps=60)
-# and the validations of a fit are fewer, on fewer draws
+# and validations, draws, rounds and small trees are fewer
 SMALL = {
     (estimators, "TrainingPlan"): partial(TrainingPlan, n_validations=4),
     (loop, "EVALUATED_DRAWS"): 64,
     (objectives, "PILOT_NUMBERS"): 1,
     (objectives, "N_CELLS"): 16,
+    (marginal, "EM_ROUNDS"): 12,
+    (score, "SMALL_TREES"): 16,
 }
 FULL = {key: getattr(*key) for key in SMALL}
+OF_FIGURES = [(marginal, "EM_ROUNDS"), (score, "SMALL_TREES")]  # of examples
 for (module, name), value in SMALL.items():
     setattr(module, name, value)
 
@@ -36,7 +41,7 @@ EXAMPLES = {
     "deadline": None,
     "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 }
-settings.register_profile("few", max_examples=20, **EXAMPLES)
+settings.register_profile("few", max_examples=12, **EXAMPLES)
 settings.register_profile("many", max_examples=100, **EXAMPLES)  # with --slow
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -66,8 +71,18 @@ def pytest_collection_modifyitems(config, items):
         config.hook.pytest_deselected(items=[item for item in items if item not in kept])
         items[:] = [item for item in items if item in kept]
     for item in items:
+        if isinstance(item, pytest.DoctestItem):
+            item.runtest = partial(run_as_users_do, item.runtest)
         if "cuda" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no GPU"))
+
+
+def run_as_users_do(example):
+    """Run an example of the documentation, whose figures are those of full sizes."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name in OF_FIGURES:
+            patch.setattr(module, name, FULL[module, name])
+        example()
 
 
 def spread(group):

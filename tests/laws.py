@@ -36,10 +36,11 @@ from discrete_itd.testing import all_rows, random_rows
 from discrete_itd.testing import states_of_every_kind as states_of_every_kind
 from tests.support import SupportDenoiser
 
-MOST = settings().max_examples  # a fifth of it without --slow
-TIMES = MOST // 20  # by which the repetitions of a statistical law are multiplied
-LAW = settings(max_examples=MOST // 4, derandomize=True)
-FEW_EXAMPLES = settings(LAW, max_examples=MOST // 7)  # of properties over many kinds of denoisers
+TIMES = 5 if settings().max_examples == 100 else 1  # five times as many repetitions with --slow
+LAW = settings(max_examples=5 * TIMES, derandomize=True)
+FEW_EXAMPLES = settings(
+    LAW, max_examples=14 if TIMES > 1 else 2
+)  # of properties over many kinds of denoisers
 
 
 def simplex(n, *, is_open=False):

@@ -14,7 +14,6 @@ import pytest
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.cli import main
 from discrete_itd.cli.fitting import as_written, typed_table
-from discrete_itd.cli.tables import reading
 from discrete_itd.reading.dialects import Dialect
 
 
@@ -83,11 +82,6 @@ def test_said_to_be(read):
     assert read(dates, "ordinal").tolist() == dates
     assert read(["01", "NA"], "nominal").tolist() == ["01", "NA"]
     assert read(dates, "continuous").dtype.kind == "M"
-
-
-def read_all(path, dialect=Dialect()):  # noqa: B008
-    with reading(str(path), dialect) as source:
-        return pd.concat(source.chunks())
 
 
 @pytest.mark.parametrize(

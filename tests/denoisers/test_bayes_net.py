@@ -49,8 +49,6 @@ from discrete_itd.likelihood.path import path_log_weights
 from discrete_itd.storage import files
 from discrete_itd.storage.values import flatten
 
-FEW = 1e-9  # pseudo-counts that leave the counts as they are
-
 
 def naive_log_prob(parents, tables, row):
     """Of one whole row: a product of entries of the tables."""

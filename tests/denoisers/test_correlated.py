@@ -14,9 +14,7 @@ from laws import (
     line,
     make_book,
     random_correlated,
-    random_mixture,
     random_rows,
-    random_state,
     real,
     rounding,
     seeds,
@@ -85,27 +83,6 @@ def test_properties_of_every_exact_denoiser(device, columns, seed):
     model = random_correlated(Codebook(columns).to(device), np.random.default_rng(seed))
     checked = set(check_denoiser(model, random_state=seed))
     assert {"any_order", "row_alone", "stored"} <= checked
-
-
-@FEW_EXAMPLES
-@given(seeds)
-def test_without_correlation_it_is_a_mixture_of_products(device, dtype, seed):
-    book, rng = make_book("reals and levels", device), np.random.default_rng(seed)
-    product = random_mixture(book, rng)
-    weights, probs = product.log_weights.exp(), product.log_probs.exp()
-    chol = torch.diag_embed(product.var.sqrt())
-    model = MixtureDenoiser(book, weights, probs, product.means, chol=chol)
-    rows, y, snr = random_state(book, rng, 8)
-    close = {"atol": rounding(dtype, 100), "rtol": rounding(dtype, 100)}
-    for ask in (
-        lambda m: m.log_prob(rows),
-        lambda m: m.log_factors(rows),
-        lambda m: m(y, snr).mean(),
-        lambda m: m(y, snr).log_prob(rows.masked_fill(torch.isinf(snr), math.nan)),
-        lambda m: m.infer(y, snr)[0],
-        lambda m: m.draw(5, torch.Generator(device).manual_seed(0)),
-    ):
-        torch.testing.assert_close(ask(model), ask(product), **close)
 
 
 GRID = np.arange(-4, 4, 0.05)

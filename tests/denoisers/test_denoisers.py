@@ -37,7 +37,6 @@ from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import MarginalDenoiser, NeuralDenoiser
 from discrete_itd.denoisers.base import log_sum_exp
 from discrete_itd.likelihood import path_log_prob
-from tests.support import SupportDenoiser
 
 
 def state_of_possible_rows(book, oracle, rng, n):
@@ -80,26 +79,6 @@ def test_oracle_mean_is_a_sum_over_the_support(device, dtype, columns, seed):
         np.testing.assert_allclose(
             q.categorical.probs[i].cpu().numpy(), marginal, atol=rounding(dtype, 3)
         )
-
-
-@FEW_EXAMPLES
-@given(tables(max_columns=3), seeds)
-def test_oracle_of_a_product_is_the_marginal_denoiser(device, dtype, columns, seed):
-    book = Codebook(columns).to(device)
-    rng = np.random.default_rng(seed)
-    marginal = random_marginals(book, rng)
-    rows = all_rows(book)
-    log_prob = marginal.log_prob(rows)
-    assert log_prob.exp().sum().item() == pytest.approx(1, abs=rounding(dtype))
-    oracle = SupportDenoiser(book, rows, log_prob.exp())
-    torch.testing.assert_close(oracle.log_prob(rows), log_prob)
-    _, y, snr = random_state(book, rng, 6)
-    torch.testing.assert_close(
-        oracle(y, snr).categorical.probs,
-        marginal(y, snr).categorical.probs,
-        atol=rounding(dtype, 3),
-        rtol=0,
-    )
 
 
 def test_sums_of_exponentials_are_those_of_torch(device, dtype):

@@ -39,9 +39,6 @@ mixed_tables = st.lists(
     st.one_of(column_points(sizes=(1, 2, 3)), st.just(real())), min_size=1, max_size=4
 )
 
-WIDER = sorted(WIDER_BOOKS)
-FEW = 1e-9  # pseudo-counts that leave the counts as they are
-
 
 def random_classes(book, rng, *, n_classes=3):
     return random_mixture(book, rng, n_classes=n_classes)
@@ -136,21 +133,6 @@ def test_posterior_is_bayes_rule_over_classes(device, dtype, columns, seed):
         for j in reals:
             got = x_hat[i, place == j][0]
             assert got == pytest.approx(r @ values[j], abs=rounding(dtype, 100) + 1e-8)
-
-
-@pytest.mark.parametrize("name", ["one real", "reals and levels"])
-def test_one_class_is_the_marginal_denoiser(device, dtype, name):
-    book = make_book(name, device)
-    rng = np.random.default_rng(0)
-    oracle = random_mixture(book, rng, n_classes=1)
-    mixture = torch.stack([torch.zeros_like(oracle.means), oracle.means, oracle.var])[:, 0, :, None]
-    marginal = MarginalDenoiser(book, oracle.log_probs[0].exp(), mixture)
-    rows, y, snr = random_state(book, rng, 8, known=False)
-    close = {"atol": rounding(dtype, 3), "rtol": rounding(dtype, 3)}
-    torch.testing.assert_close(
-        oracle(y, snr).log_prob(rows), marginal(y, snr).log_prob(rows), **close
-    )
-    torch.testing.assert_close(oracle.log_prob(rows), marginal.log_prob(rows), **close)
 
 
 @pytest.mark.parametrize("name", ["one real", "reals and levels"])

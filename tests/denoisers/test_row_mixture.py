@@ -11,7 +11,6 @@ from scipy import stats
 
 from discrete_itd.channel import State
 from discrete_itd.denoisers import (
-    MixtureDenoiser,
     RowMixtureDenoiser,
 )
 from discrete_itd.denoisers.row_mixture import factors_of_each, fit_weights
@@ -23,9 +22,7 @@ from tests.laws import (
     make_book,
     make_denoiser,
     random_marginals,
-    random_mixture,
     random_rows,
-    random_state,
     rounding,
     seeded_generator,
     seeds,
@@ -126,46 +123,6 @@ def test_members_need_a_closed_form_and_weights_are_positive(device):
 
 
 # -- of exact members ------------------------------------------------------------------------------
-
-
-def mixtures_of_classes(book, seed):
-    """Two mixtures of products, one of them in two parts, as a mixture of rows, and as one mixture of products."""
-    rng = np.random.default_rng(seed)
-    a, b = (random_mixture(book, rng, n_classes=n) for n in (2, 3))
-
-    def part(m, which):
-        moments = (m.means[which], m.var[which])
-        return MixtureDenoiser(book, m.log_weights[which].exp(), m.log_probs[which].exp(), *moments)
-
-    share = b.log_weights.exp()[:2].sum().item()
-    parts = [part(b, slice(2)), part(b, slice(2, 3))]
-    nested = RowMixtureDenoiser(book, parts, [share, 1 - share])
-    tensors = zip(
-        (a.log_weights.exp() * 0.3, a.log_probs.exp(), a.means, a.var),
-        (b.log_weights.exp() * 0.7, b.log_probs.exp(), b.means, b.var),
-        strict=True,
-    )
-    whole = MixtureDenoiser(book, *(torch.cat(pair) for pair in tensors))
-    return RowMixtureDenoiser(book, [a, nested], [0.3, 0.7]), whole
-
-
-@pytest.mark.parametrize("name", ["mixed", "open", *WIDER_BOOKS])
-def test_a_mixture_of_mixtures_of_products_is_one(device, dtype, name):
-    """The same posterior at every state of known, unknown and noisy cells, and the same evidence."""
-    book = make_book(name, device)
-    rows_of, whole = mixtures_of_classes(book, 0)
-    assert rows_of.exact
-    assert rows_of.own_reals == (len(book.reals) > 0)
-    rng = np.random.default_rng(1)
-    _, *state = random_state(book, rng, 40)
-    asked = random_rows(book, 40, rng)
-    close = {"atol": rounding(dtype, 10), "rtol": rounding(dtype, 10)}
-    got, expected = rows_of(*state), whole(*state)
-    asked = asked.masked_fill(state[1].isinf(), math.nan)
-    torch.testing.assert_close(got.log_prob(asked), expected.log_prob(asked), **close)
-    torch.testing.assert_close(got.mean(), expected.mean(), **close)
-    found, expected = (m.infer(*state)[0].double() for m in (rows_of, whole))
-    torch.testing.assert_close(found, expected, **close)
 
 
 def test_a_mixture_is_as_exact_as_its_members(device):

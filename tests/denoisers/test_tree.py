@@ -33,7 +33,6 @@ from discrete_itd.denoisers import (
 from discrete_itd.denoisers.bayes_net import STRENGTHS, Counted, Search
 
 N_TREES = st.sampled_from([1, 3])
-FEW = 1e-9  # pseudo-counts that leave the counts as they are
 
 
 def naive_log_prob(parents, tables, weights, sizes, row):

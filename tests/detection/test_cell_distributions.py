@@ -139,13 +139,6 @@ def test_cells_against_enumeration(seed):
         np.testing.assert_allclose(nats.error_log_odds[name], odds, atol=1e-3)
 
 
-def test_the_mean_surprise_is_the_expected_one():
-    density, p, _ = exact_density()
-    nats = cell_nats(density, ROWS)
-    for name in ROWS:
-        assert math.isclose(p @ nats.given_others[name], p @ nats.entropy[name], rel_tol=1e-4)
-
-
 def test_a_missing_cell_has_no_surprise_and_tells_nothing():
     density, p, _ = exact_density()
     rows = ROWS.assign(b=None)
@@ -232,27 +225,6 @@ def test_the_likeliest_values_are_those_of_predict_proba(model):
             assert lines["expected"].tolist() == own.index.tolist()
             np.testing.assert_allclose(lines["expected_probability"], own, atol=1e-4)
             assert lines["rank"].tolist() == list(range(1, len(own) + 1))
-
-
-def test_times_are_told_as_times():
-    rng = np.random.default_rng(0)
-    hours = rng.integers(0, 5000, 300)
-    frame = pd.DataFrame(
-        {
-            "when": pd.Timestamp("2021-03-01") + pd.to_timedelta(hours, unit="h"),
-            "late": hours > 2500,
-        }
-    )
-    density = DiffusionDensity(**{**QUICK, "max_steps": 20}).fit(frame)
-    row = frame[:1]
-    grid = pd.Timestamp("2020-06-01") + pd.to_timedelta(np.arange(0, 14000, 12), unit="h")
-    log_p = conditional_on_grid(density, row, "when", grid)
-    mass = np.exp(log_p) * 12 * 3600  # a density per second
-    entropy = -(mass * log_p).sum() / mass.sum()
-    assert abs(cell_nats(density, row).entropy["when"].iloc[0] - entropy) < 0.05
-    told = expected(density, row, ["when"]).iloc[0]
-    inside = mass[(grid >= told["low"]) & (grid <= told["high"])].sum() / mass.sum()
-    assert abs(inside - 0.8) < 0.02
 
 
 # -- the odd and the missing ----------------------------------------------------------------------
@@ -685,14 +657,6 @@ def test_surprisals_given_the_others_differ_as_scores_do(name, n_networks, missi
         )  # a table of nothing but new values would be warned of
         unseen = np.exp(-cell_nats(model, both).given_others[name].to_numpy()[len(rows) :])
     np.testing.assert_allclose(np.exp(-nats).sum(0) + unseen, 1, atol=1e-8)
-
-
-def test_a_density_of_a_number_given_the_others_integrates_to_one():
-    model, row = causal(), WITH_GAPS.dropna()[:1]
-    size = np.linspace(-6, 12, 61)
-    rows = row.loc[row.index.repeat(len(size))].assign(size=size).reset_index(drop=True)
-    density = np.exp(-cell_nats(model, rows).given_others["size"])
-    assert np.trapezoid(density, size) == pytest.approx(1, abs=0.01)
 
 
 def test_what_reasons_predict_is_the_log_probability_normalised():

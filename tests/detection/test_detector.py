@@ -579,8 +579,8 @@ def test_files_of_another_kind_are_refused(fitted, tmp_path):
         DiffusionDensity.load(tmp_path / "detector")
 
 
-def test_forged_files_are_refused(fitted_mixed, tmp_path):
-    fitted_mixed.save(tmp_path / "a")
+def test_forged_files_are_refused(fitted, tmp_path):
+    fitted.save(tmp_path / "a")
     for spoil in [
         lambda h, _: h["fitted"].pop("threshold"),
         lambda h, _: h["fitted"]["threshold"].update(offset="low"),

@@ -21,29 +21,6 @@ def model():
 # -- the table ------------------------------------------------------------------------------------
 
 
-def test_the_table_of_reasons(model):
-    rows = pd.concat([TABLE[TABLE["word"] == "top"][-10:].assign(size=0.2), TABLE[150:160]])
-    table = reasons(model, rows, k=2)
-    assert set(rows.index[:10]) <= set(table["row"])
-    nats = cell_nats(model, rows)
-    best = expected(model, rows, n_values=1).set_index(["row", "column"])
-    for line in table.to_dict("records"):
-        row, column = line["row"], line["column"]
-        assert line["value"] == rows.loc[row, column]
-        assert np.isclose(line["excess_nats"], line["nats"] - line["expected_nats"])
-        if line["rank"] == 1:
-            doubt = nats.error_log_odds.loc[row]
-            assert column == doubt.idxmax()
-            excess = (nats.given_others - nats.entropy).loc[row, column]
-            assert np.isclose(line["excess_nats"], excess, atol=1e-4)
-            odds = doubt.max()
-            assert np.isclose(line["probability_wrong"], 1 / (1 + np.exp(-odds)), atol=1e-5)
-            told = best.loc[(row, column), "expected"]
-            assert told == line["expected"] or told == pytest.approx(line["expected"], rel=1e-5)
-        assert line["sentence"].startswith(f"{column} = ")
-        assert " times as rare as expected from the other cells (+" in line["sentence"]
-
-
 def test_properties_a_reason_is_a_reason(model, monkeypatch):
     """Whatever the rows: more surprisal than expected, more likely wrong than right, and no gap in the ranks."""
     random = np.random.default_rng(0)

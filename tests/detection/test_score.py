@@ -377,8 +377,8 @@ def test_no_leaf_of_a_tree_of_few_rows_is_one_of_them():
     X = pd.DataFrame(np.random.default_rng(0).normal(size=(300, 3)), columns=list("abc"))
     fitted = density("independent", X)
     trees = small_trees(fitted, fitted.rows(X).x, 0)
-    assert trees.n_trees == 64
-    assert trees.splits.n_leaves <= 64 * 64 // 5
+    assert trees.n_trees == score.SMALL_TREES
+    assert trees.splits.n_leaves <= score.SMALL_TREES * 64 // 5
     x = fitted.rows(X).x.to(trees.means)
     assert not (trees.means[:, None] == x).all(-1).any()
 

@@ -42,7 +42,6 @@ def dictionary(values, ordered=False):
     return pd.Series(values, dtype=dtype)
 
 
-RNG = np.random.default_rng(0)
 INFERRED = {
     "category": (lambda: pd.Categorical(["b", "a"]), "nominal"),
     "ordered category": (lambda: pd.Categorical(["b", "a"], ["b", "a"], ordered=True), "ordinal"),

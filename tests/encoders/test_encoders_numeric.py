@@ -208,15 +208,15 @@ def test_the_probability_of_a_new_number_is_that_of_good_and_turing():
     """Against fresh values of the same numbers, few of their lattice, over many columns."""
     rng = np.random.default_rng(0)
     numbers, p = rng.permutation(10**6)[:600] + 0.0, 1 / np.arange(1, 601)
-    truth = rng.choice(numbers, (200, 2, 1500), p=p / p.sum())
+    truth = rng.choice(numbers, (80, 2, 1500), p=p / p.sum())
     expected, met = [], []
     for train, fresh in truth:
         codec = fit_continuous(train, False)
         if codec.seen:
             expected.append(codec.p_new)
             met.append(np.mean(codec.new_nats(codec.encode(fresh)[0]) > -math.log(0.5)))
-    assert len(met) > 150
-    assert np.mean(expected) == pytest.approx(np.mean(met), abs=0.01)
+    assert len(met) > 60
+    assert np.mean(expected) == pytest.approx(np.mean(met), abs=0.015)
 
 
 def test_a_column_in_time_or_of_different_numbers_has_no_new_ones():

@@ -43,7 +43,7 @@ def make(name):
 @pytest.fixture(
     scope="module",
     params=[
-        "tree",
+        pytest.param("tree", marks=pytest.mark.slow),
         pytest.param("bayes_net", marks=pytest.mark.slow),
         pytest.param("mixture", marks=pytest.mark.slow),
         "forest",

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.single_precision
 
 N = 250
 CHEAP = ("independent", "bayes_net", "mixture", "forest")
-TRAINED = ("causal", Mixture(64, n_points=64), "auto")
+TRAINED = ("causal", Mixture(64, n_points=64, max_steps=40), "auto")
 
 
 def shapes():
@@ -37,7 +37,9 @@ def shapes():
 
 SHAPES = shapes()
 HARD = ("counts", "heavy tails", "two scales")  # of those that take time, these
-CASES = [(r, s) for r in CHEAP for s in SHAPES] + [(r, s) for r in TRAINED for s in HARD]
+CASES = [(r, s) for r in CHEAP for s in SHAPES] + [
+    pytest.param(r, s, marks=[pytest.mark.slow] * (r == "auto")) for r in TRAINED for s in HARD
+]
 
 
 def integral(density, points, most=20_000):

@@ -160,7 +160,7 @@ def test_properties_answers_that_cannot_be_are_not_given(seed):
     """A network of complete rows: entropies from 0 to log K, information from 0 to the smaller entropy, near counts."""
     n_levels = 4 + 4 * seed
     recipe = Causal(width=32, depth=1)
-    how = {"max_steps": 150, "missing": "marginalise", "random_state": 0}
+    how = {"max_steps": 80, "missing": "marginalise", "random_state": 0}
     model = DiffusionDensity(denoiser=recipe, **how).fit(generated(800, seed, n_levels))
     assert not model.denoiser_.exact
     many, nominal = generated(50_000, seed + 10, n_levels), list("abc")

@@ -82,7 +82,7 @@ def without_numbers(own):
 def test_property_candidates_that_fail_are_left_out(
     monkeypatch, fit_fails, evaluation_fails, has_no_numbers
 ):
-    """For lack of memory in their fit or on held-out rows, or without a code length; of the detector's, too."""
+    """For lack of memory in their fit or on held-out rows, or without a code length."""
     names = {kind: name for name, kind in OF_AUTO.values()}
     reasons = {OF_AUTO[recipe][0]: "MemoryError: no room" for recipe in fit_fails}
     reasons[names[evaluation_fails]] = "OutOfMemoryError"
@@ -91,16 +91,14 @@ def test_property_candidates_that_fail_are_left_out(
         monkeypatch.setattr(recipe, "fit", failing(MemoryError("no room")))
     monkeypatch.setattr(evaluation_fails, "log_prob", failing(torch.OutOfMemoryError("CUDA")))
     monkeypatch.setattr(has_no_numbers, "log_prob", without_numbers(has_no_numbers.log_prob))
-    density = DiffusionDensity(**QUICK)
-    for estimator in (density, DiffusionOutlierDetector(density, false_alarm_rate=0.1)):
-        with pytest.warns(UserWarning, match="left out") as seen:
-            model = estimator.fit(TABLE)
-        told = sorted(str(w.message) for w in seen if "left out" in str(w.message))
-        for (label, reason), words in zip(sorted(reasons.items()), told, strict=True):
-            assert re.match(f"{label} is left out.*{reason}", words)
-        others = {name for name, _ in OF_AUTO.values()} - {*reasons}
-        assert labels(getattr(model, "density_", model)) == {"independent", *others}
-        assert np.isfinite(model.score_samples(TABLE)).all()
+    with pytest.warns(UserWarning, match="left out") as seen:
+        model = DiffusionOutlierDetector(DiffusionDensity(**QUICK), false_alarm_rate=0.1).fit(TABLE)
+    told = sorted(str(w.message) for w in seen if "left out" in str(w.message))
+    for (label, reason), words in zip(sorted(reasons.items()), told, strict=True):
+        assert re.match(f"{label} is left out.*{reason}", words)
+    others = {name for name, _ in OF_AUTO.values()} - {*reasons}
+    assert labels(model.density_) == {"independent", *others}
+    assert np.isfinite(model.score_samples(TABLE)).all()
 
 
 def test_a_candidate_whose_nats_are_impossible_is_left_out(monkeypatch):

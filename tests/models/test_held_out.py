@@ -115,7 +115,7 @@ def test_the_density_holds_out_groups(monkeypatch):
         return found
 
     monkeypatch.setattr("discrete_itd.models.held_out.hold_out", noted)
-    frame = child(120).reset_index(drop=True)
+    frame = pd.DataFrame({"a": list("xyz") * 40, "b": list("uvww") * 30})
     frame.iloc[5] = None
     groups = np.arange(120) // 4
     DiffusionDensity(denoiser="tree", random_state=0).fit(frame, groups=groups)

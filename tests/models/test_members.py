@@ -1,6 +1,5 @@
 """Members of a mixture of rows: which there are, what each contributes, shared time, and interrupted fits."""
 
-import functools
 import pickle
 
 import numpy as np
@@ -22,11 +21,6 @@ from discrete_itd.recipes import Causal, Mixture, RowMixture, Tree
 NETWORK = Causal(width=8, depth=0, base="independent")
 TWO = [NETWORK, "independent", Causal(width=6, depth=0, base="independent")]
 LONG = {"max_steps": 12}
-
-
-@functools.cache
-def uninterrupted():
-    return fit(chain(), TWO, **LONG)
 
 
 def test_a_mixture_is_no_worse_than_its_members_on_rows_that_weighed_them():

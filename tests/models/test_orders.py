@@ -107,8 +107,8 @@ def test_the_order_with_the_best_regressions_is_taken_if_it_is_clearly_better(se
 @pytest.mark.usefixtures("compared")
 def test_networks_of_a_fit_compare_once(monkeypatch):
     (seen, compared), recipe = watched(monkeypatch), RowMixture((SMALL, SMALL))
-    fits = [fit_recipe(recipe, training_rows(mixed(200)), plan(12)).denoiser for _ in range(2)]
-    assert [n for _, n in seen] == [12] * 4
+    fits = [fit_recipe(recipe, training_rows(mixed(200)), plan(6)).denoiser for _ in range(2)]
+    assert [n for _, n in seen] == [6] * 4
     assert len(compared) == 2
     x = training_rows(mixed(200)).x_valid
     assert torch.equal(*(fitted.log_prob(x) for fitted in fits))

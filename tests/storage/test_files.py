@@ -21,6 +21,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from laws import TIMES
 from limits import TooLong, bounded
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -318,25 +319,13 @@ def places(value, at=()):
             yield from places(value[i], (*at, i))
 
 
-def text_of(content):
-    """The JSON of a model's header."""
-    outer = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    return outer["__metadata__"][files.KEY]
-
-
-def write(folder, content):
-    path = folder / "content"
-    path.write_bytes(content)
-    return path
-
-
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is bounded on Linux only")
 @pytest.mark.parametrize(
     "number", [10**12, *(pytest.param(n, marks=pytest.mark.slow) for n in (10**4, 10**9, 10**30))]
 )
 def test_huge_numbers_take_neither_time_nor_memory(model, folder, number):
     header = json.loads(json.dumps(flatten(model)[0]))
-    for at in places(header):
+    for at in [*places(header)][:: 1 if TIMES > 1 else 3]:
         value = functools.reduce(lambda inner, key: inner[key], at, header)
         if not isinstance(value, int | float):
             continue
