@@ -351,7 +351,7 @@ def infer_column(
         codes = gap_codes(*map(np.array, seen.tally))
     if codes:
         n, own = seen.n_missing, seen.without(codes)
-        note = f"{' and '.join(map(number, codes))} ({own.n_missing - n} cells) taken as missing, far from all others"
+        note = f"{' and '.join(map(number, codes))} ({own.n_missing - n} cells) taken as missing, apart from all others"
         kind = advice(
             f"column_types={{{seen.name!r}: 'continuous'}}", f"--column {seen.name}=continuous"
         )

@@ -37,6 +37,7 @@ FARS = torch.tensor([TAILS_FROM, 10.0], dtype=torch.float64)
 WITHIN = 1 / 8  # numbers are multiples of a unit if their rounding error is below this part of it
 # a number far from all others may stand for missing cells: see gap_codes
 CODE, OFTEN, SEVERAL, FAR = re.compile(r"-1|-?99*"), 5, 10, 4
+REPEATED = re.compile(r"-?(\d)\1+")  # one digit, at least twice
 # the line is opened at no more than MOST_OPENED numbers, whose cells grow by more than the factor MANY_TIMES
 MANY_TIMES, MOST_OPENED = 4.0, 32
 
@@ -216,14 +217,20 @@ class Continuous(Codec):
 def gap_codes(numbers: np.ndarray, counts: np.ndarray) -> list[float]:
     """Which of different numbers (K,) in order stand for missing cells, like -999 or 9999.
 
-    The least or largest, if all others, of SEVERAL values, are FAR times nearer to zero, and OFTEN cells have it.
+    The least or largest, if all others, of SEVERAL values, are FAR times nearer to zero, and OFTEN cells have it. One
+    of a repeated digit also if no other number is negative, or if, of three digits or more, it is farther from all
+    others than these are from one another.
     """
     found: list[float] = []
     for i in (0, -1) if len(numbers) > SEVERAL else ():
-        others = np.delete(numbers, i)[[0, -1]]
-        is_far = abs(numbers[i]) / FAR >= np.abs(others).max()
-        if is_far and counts[i] >= OFTEN and CODE.fullmatch(f"{numbers[i]:.17g}"):
-            found.append(float(numbers[i]))
+        low, high = np.delete(numbers, i)[[0, -1]].tolist()
+        number, text = float(numbers[i]), f"{numbers[i]:.17g}"
+        is_code = bool(CODE.fullmatch(text)) and abs(number) / FAR >= max(abs(low), abs(high))
+        if REPEATED.fullmatch(text):
+            is_alone = min(abs(number - low), abs(number - high)) > high - low
+            is_code |= number < 0 <= low or (abs(number) > 99 and is_alone)
+        if is_code and counts[i] >= OFTEN:
+            found.append(number)
     return found
 
 

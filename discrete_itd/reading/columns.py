@@ -28,7 +28,7 @@ import pandas as pd
 
 from discrete_itd.reading.frames import holding_missing
 from discrete_itd.reading.notation import NOTATIONS, Asked, Notation, Refusal
-from discrete_itd.reading.numbers import BOUNDED, NumberNotation
+from discrete_itd.reading.numbers import BOUNDED, NumberNotation, in_two_units, with_a_unit
 from discrete_itd.reading.text import (
     FEW_VALUES,
     ISO_DATE,
@@ -133,6 +133,11 @@ def _nearly(what: str, texts: Sequence[str], counts: np.ndarray, is_bad: np.ndar
     """The refusal of texts of which those that are not ``is_bad`` are of a kind; a reason if they are most."""
     total = counts.sum()
     share, other = 1 - counts[is_bad].sum() / total, texts[int(np.argmax(is_bad))]
+    if what == "numbers" and len(texts) > FEW_VALUES and not is_bad.all():
+        rows = ~is_bad, is_bad
+        units = [with_a_unit([*compress(texts, own)], counts[own]) for own in rows]
+        if all(units):
+            return in_two_units(*units)
     is_plain = all(map(WHOLE.fullmatch, compress(texts, ~is_bad)))
     # the others are probably errors, or one word for missing cells
     is_nearly = share >= 0.9

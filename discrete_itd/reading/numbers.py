@@ -166,10 +166,11 @@ class NumberNotation(Notation):
         if notation.are_two_scales(known):
             word = quoted(notation.powers[0].strip(SPACES))
             return Refusal(f"numbers with and without {word}", is_measure=True)
-        n_unread = counts[np.isnan(notation.read(texts))].sum()
-        if n_unread > most_unreadable(int(counts.sum())):
-            reason = f"numbers with different units, like {quoted(known[0])}"
-            return Refusal(reason, is_measure=True)
+        is_bad = np.isnan(notation.read(texts))
+        if counts[is_bad].sum() > most_unreadable(int(counts.sum())):
+            affix = notation.prefix.strip(SPACES) or notation.suffix.strip(SPACES)
+            own = next(text for text in known if affix in text)
+            return in_two_units(own, texts[int(np.argmax(is_bad & ~choice.is_bad))])
         return replace(notation, decimal=None) if choice.is_either else notation
 
     def read(self, texts: Sequence[Any]) -> np.ndarray:
@@ -354,6 +355,23 @@ def _around(texts: Sequence[str], counts: np.ndarray) -> NumberNotation:
     is_code = bool(affixes[0]) and not any(re.search(r"\d\D+\d", cell) for cell in cells)
     prefix, suffix = affixes if 2 * n >= counts.sum() and not is_code else ("", "")
     return NumberNotation(prefix=prefix, suffix=suffix, powers=tuple(sorted(words)))
+
+
+def in_two_units(one: str, other: str) -> Refusal:
+    """The refusal of a column with numbers of two units, by a text of each."""
+    reason = f"numbers in different units, like {quoted(one)} and {quoted(other)}"
+    return Refusal(reason, is_measure=True)
+
+
+def with_a_unit(texts: Sequence[str], counts: np.ndarray) -> str:
+    """The first text with the unit of texts that are numbers with one, but for few; else empty."""
+    around = _around(texts, counts)
+    read = [replace(around, decimal=mark).read(texts) for mark in ".,"]
+    n_bad = min(counts[np.isnan(values)].sum() for values in read)
+    are_codes = all(re.fullmatch(r"\d+[^\W\d_]", text) for text in texts)  # seats, "12A"
+    if not around.unit or are_codes or n_bad > most_unreadable(int(counts.sum())):
+        return ""
+    return next(text for text in texts if around.unit in text)
 
 
 def _written_as(texts: Sequence[str], counts: np.ndarray, own: NumberNotation) -> NumberNotation:

@@ -49,3 +49,37 @@ def test_what_was_done_to_cells_is_described():
     assert "the bounds" in read["euros"]
     assert read["code"] == "-9999 taken as missing"
     assert not read[["clean", "word"]].any()
+
+
+@pytest.mark.parametrize("others", [0.1, 0.4, 0.7])
+def test_numbers_in_two_units_are_text_and_a_warning_names_both(others):
+    rng = np.random.default_rng(0)
+    is_other = np.arange(300) % 10 < 10 * others
+    weight = [
+        f"{w:.1f} {'lb' if lb else 'kg'}"
+        for w, lb in zip(rng.normal(70, 9, 300), is_other, strict=True)
+    ]
+    with pytest.warns(
+        UserWarning,
+        match=r"'weight': .* different units, like '\d+\.\d (kg|lb)' and '\d+\.\d (?!\1)",
+    ):
+        column = TableEncoder.infer(pd.DataFrame({"weight": weight}), leave_out=True).schema[0]
+    assert column.notation is None
+
+
+def test_numbers_for_missing_cells_are_found_whatever_the_size_of_the_others():
+    rng = np.random.default_rng(0)
+    for scale in (1.0, 100.0, 1e5):
+        amounts = rng.lognormal(0, 1, 400).round(3) * scale
+        for code in (-9999.0, -999.0, -99.0, -88.0):
+            cells = np.append(amounts, [code] * 6)
+            with pytest.warns(UserWarning, match="apart from all others"):
+                column = TableEncoder.infer(pd.DataFrame({"a": cells})).schema[0]
+            assert column.codes == (code,)
+        for kept in (
+            np.append(amounts, [9999 * scale / 50] * 6),
+            np.append(amounts, [-9999.0] * 4),
+        ):
+            assert not TableEncoder.infer(pd.DataFrame({"a": kept})).schema[0].codes
+        signed = np.append(rng.normal(0, 5000, 400).round(), [-999.0] * 6)  # one of many negatives
+        assert not TableEncoder.infer(pd.DataFrame({"a": signed})).schema[0].codes
