@@ -14,6 +14,7 @@ masses of its members.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from functools import cached_property
@@ -154,25 +155,44 @@ class FollowingDenoiser(Denoiser):
             out[some] = first + later.sum(1)
         return out
 
+    @property
+    def members(self) -> list[tuple[FollowingDenoiser, float]]:
+        """The members of a mixture of rows, with log-weights; else itself alone."""
+        if not self._members:
+            return [(self, 0.0)]
+        weights = cast(RowMixtureDenoiser, self.base).log_weights.tolist()
+        return list(zip(self._members, weights, strict=True))
+
+    def unknown_children(self) -> list[list[int]]:
+        """The children that are left out of the first, second, ... and last factor of an exact base: all to none."""
+        children = list(self.relations.children)
+        return [children[k:] for k in range(len(children) + 1)]
+
+    def factors_of_children(self, log_probs: Sequence[Tensor], terms: Tensor) -> Tensor:
+        """The factors (..., K) by log-probabilities (...) of rows without :meth:`unknown_children` and their terms."""
+        factors = []
+        for k, (before, after) in enumerate(itertools.pairwise(log_probs)):
+            # what comes after cells that the base excludes is excluded
+            p = torch.where(before.isneginf(), before, after - before)
+            counts = ~terms[..., k].isnan()
+            factors.append(torch.where(counts, self._mixed(terms[..., k], p, k), p))
+        return torch.stack(factors, -1)
+
     def _chain(self, x: Tensor, terms: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probability (n,) of the cells of rows (n, C) outside the children, and the factors (n, K) of these.
 
         ``whole`` (n,) are log-probabilities of the rows under the base.
         """
-        children, after = list(self.relations.children), whole
-        factors, known = torch.zeros_like(terms), x.clone()
-        for k in reversed(range(len(children))):
-            has_cell = ~known[:, children[k]].isnan()
-            known[:, children[k]] = math.nan
-            before = after
+        log_probs, known = [whole], x.clone()
+        for child in reversed(self.relations.children):
+            has_cell = ~known[:, child].isnan()
+            known[:, child] = math.nan
+            log_prob = log_probs[0].clone()
             if bool(has_cell.any()):
                 rows = filled(known[has_cell])
-                before = after.clone()
-                before[has_cell] = self.base.log_prob(rows).double()[: int(has_cell.sum())]
-            p, counts = after - before, ~terms[:, k].isnan()
-            factors[:, k] = torch.where(counts, self._mixed(terms[:, k], p, k), p)
-            after = before
-        return after, factors
+                log_prob[has_cell] = self.base.log_prob(rows).double()[: int(has_cell.sum())]
+            log_probs.insert(0, log_prob)
+        return log_probs[0], self.factors_of_children(log_probs, terms)
 
     def _log_factors(self, x: Tensor, terms: Tensor) -> Tensor:
         if self._members:

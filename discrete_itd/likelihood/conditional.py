@@ -97,6 +97,17 @@ class Enumerated(NamedTuple):
         return self.rows, self.columns, self.density or torch.log_softmax(self.log_joint, 1)
 
 
+class Beside(NamedTuple):
+    """Log-probabilities (B, C) of rows without one cell each under an exact model, and the cells' posterior.
+
+    The columns ``left_out`` are no part of these rows.
+    """
+
+    log_p: Tensor
+    posterior: Posterior
+    left_out: Tensor
+
+
 class Completions(NamedTuple):
     """Values of the cells of rows that are summed out.
 
@@ -196,13 +207,17 @@ class ConditionalDenoiser(Denoiser):
             self.register_buffer(name, torch.tensor(of_columns, device=device), persistent=False)
         # with log-weights, the members of a mixture of rows that know (13) in closed form, and the others
         self._exact, self._open = [], [(scorer, 0.0)]
-        if isinstance(scorer, RowMixtureDenoiser):
-            weighted = [*zip(scorer.members, scorer.log_weights.tolist(), strict=True)]
-            self._exact = [(cast(Denoiser, m), w) for m, w in weighted if m.exact]
-            self._open = [(cast(Denoiser, m), w) for m, w in weighted if not m.exact]
+        weighted: list[tuple[Denoiser, float]] = []
+        if isinstance(scorer, FollowingDenoiser):
+            weighted = [*scorer.members]
+        elif isinstance(scorer, RowMixtureDenoiser):
+            members = [cast(Denoiser, member) for member in scorer.members]
+            weighted = [*zip(members, scorer.log_weights.tolist(), strict=True)]
+        if weighted:
+            self._exact = [(m, w) for m, w in weighted if _plain(m).exact]
+            self._open = [(m, w) for m, w in weighted if not _plain(m).exact]
         # the factors of a single causal denoiser guide the enumeration, beside the proposal
-        own = [m for m, _ in self._open if not m.exact]
-        own = [m.base if isinstance(m, FollowingDenoiser) else m for m in own]
+        own = [_plain(m) for m, _ in self._open if not m.exact]
         self._guides = [m for m in own if len(own) == 1 and m.own_order is not None]
         self._n_levels = torch.tensor([c.n_points or 0 for c in self.codebook.columns])
         self._spread: dict[tuple[int, Nodes], Tensor] = {}  # filled when they are asked for
@@ -254,15 +269,8 @@ class ConditionalDenoiser(Denoiser):
         need = asked & ((n_levels == 0) | (n_levels > size.levels))
         book, whole = self.codebook, filled(x)
         state = State.start(book, book.embed(whole), ~whole.isnan())
-        nothing_to_leave_out, exact = not bool((asked & ~x.isnan()).any()), []
-        for m, w in self._exact:
-            if nothing_to_leave_out:
-                q, own = m(*state), torch.zeros_like(x)
-            else:
-                q = proposed if m is self.proposal else None
-                q = q or m.leave_one_out(x, asked)
-                own = q.log_prob(x).double()
-            exact.append((w + _log_prob(m, x)[:, None] - own, q))
+        exact = [(m, w, self._beside(m, w, x, asked, proposed)) for m, w in self._exact]
+        nothing_to_leave_out = not bool((asked & ~x.isnan()).any())
         scores = partial(self._scores, x, exact)
         guides: list[Posterior] = []  # approximations: causal factors, and the proposal's, the last
         if bool(need.any()):
@@ -300,6 +308,32 @@ class ConditionalDenoiser(Denoiser):
                     log_joint = _with_all_levels(weights[j], part.nodes.long(), log_joint)
                 yield part._replace(log_joint=log_joint)
 
+    def _beside(
+        self, member: Denoiser, w: float, x: Tensor, asked: Tensor, proposed: Posterior | None
+    ) -> list[Beside]:
+        """What an exact member of log-weight w knows of the asked cells (B, C) of rows, given the others.
+
+        Of a member with relations (23), without its weight, for each of the log-probabilities that its factors need.
+        """
+        if isinstance(member, FollowingDenoiser):
+            found = list[Beside]()
+            for children in member.unknown_children():
+                left = torch.tensor(children, dtype=torch.int64, device=x.device)
+                known, others = x.index_fill(1, left, math.nan), asked.index_fill(1, left, 0)
+                same = None if children else proposed
+                found += self._beside(member.base, 0.0, known, others, same)
+                found[-1] = found[-1]._replace(left_out=left)
+            return found
+        nothing = torch.zeros(0, dtype=torch.int64, device=x.device)
+        if not bool((asked & ~x.isnan()).any()):
+            whole = filled(x)
+            state = State.start(self.codebook, self.codebook.embed(whole), ~whole.isnan())
+            q, own = member(*state), torch.zeros_like(x)
+        else:
+            q = (proposed if member is self.proposal else None) or member.leave_one_out(x, asked)
+            own = q.log_prob(x).double()
+        return [Beside(w + _log_prob(member, x)[:, None] - own, q, nothing)]
+
     def _nothing(self, x: Tensor) -> Posterior:
         """A posterior of rows (B, C) to be overwritten, cheaper than the posterior of a large mixture."""
         book = self.codebook
@@ -320,26 +354,36 @@ class ConditionalDenoiser(Denoiser):
     # -- one cell -------------------------------------------------------------------------------
 
     def _scores(
-        self, x: Tensor, exact: Sequence[tuple[Tensor, Posterior]], parts: Sequence[Enumerated]
+        self,
+        x: Tensor,
+        exact: Sequence[tuple[Denoiser, float, list[Beside]]],
+        parts: Sequence[Enumerated],
     ) -> list[Tensor]:
         """Log-probabilities of rows x (B, C) with the nodes of each part in single cells: (p, V) each, nats.
 
-        Members of the scorer that are ``exact`` have the log-probability (B, C) of the known cells beside each cell,
-        and its distribution given these.
+        Members of the scorer that are ``exact`` have log-weights, and what is known :meth:`_beside` each cell.
         """
 
         def call(row: Tensor, column: Tensor, values: Tensor) -> Tensor:
             rows = x[row].scatter_(1, column[:, None], values[:, None])
-            own = torch.stack([w + m.log_prob(rows).double() for m, w in self._open])
-            return own.logsumexp(0).clamp_min(-FARTHEST)
+            own = [w + m.log_prob(rows).double() for m, w in self._open]
+            return torch.stack(own).logsumexp(0).clamp_min(-FARTHEST)
 
-        def joint(part: Enumerated, scores: Tensor) -> Tensor:
-            at = part.rows, part.columns
-            own = [log_p[at][:, None] + self._at_nodes(q, part) for log_p, q in exact]
-            return torch.stack([scores, *own]).logsumexp(0)
+        def joint(part: Enumerated, scores: Tensor | None) -> Tensor:
+            own = [] if scores is None else [scores]
+            for m, w, beside in exact:
+                each = [self._with_nodes(part, cells) for cells in beside]
+                log_p = each[-1]
+                if isinstance(m, FollowingDenoiser):
+                    later = m.factors_of_children(each, self._terms(m, x, part))
+                    log_p = w + each[0] + later.sum(-1)
+                own.append(log_p)
+            return torch.stack(own).logsumexp(0)
 
         if not parts:
             return []
+        if not self._open:
+            return [joint(part, None) for part in parts]
         shapes = [part.nodes.shape for part in parts]
         row, column = (
             torch.cat([t.repeat_interleave(n[1]) for t, n in zip(own, shapes, strict=True)])
@@ -349,6 +393,24 @@ class ConditionalDenoiser(Denoiser):
         scores = torch.cat(list(in_blocks(call, row, column, values, batch_size=SCORED_AT_ONCE)))
         each = scores.split([n.numel() for n in shapes])
         return [joint(p, own.view(n)) for p, own, n in zip(parts, each, shapes, strict=True)]
+
+    def _with_nodes(self, part: Enumerated, cells: Beside) -> Tensor:
+        """Log-probabilities (p, V) of rows with their nodes, but for the cells that are left out."""
+        log_p, at_nodes = (
+            cells.log_p[part.rows, part.columns][:, None],
+            self._at_nodes(cells.posterior, part),
+        )
+        if len(cells.left_out):
+            is_out = torch.isin(part.columns, cells.left_out)[:, None]
+            at_nodes = at_nodes.masked_fill(is_out, 0.0)
+        return log_p + at_nodes
+
+    def _terms(self, member: FollowingDenoiser, x: Tensor, part: Enumerated) -> Tensor:
+        """The terms (p, V, K) of relations in rows with the nodes of a part."""
+        n = part.nodes.shape[1]
+        rows = x[part.rows.repeat_interleave(n)]
+        rows.scatter_(1, part.columns.repeat_interleave(n)[:, None], part.nodes.reshape(-1, 1))
+        return member.terms(rows).unflatten(0, part.nodes.shape)
 
     def _at_nodes(self, q: Posterior, part: Enumerated) -> Tensor:
         """Log-probabilities of the nodes (p, V) of cells by the posterior of their rows: (p, V), nats."""
@@ -636,6 +698,11 @@ class ConditionalDenoiser(Denoiser):
         columns = self.codebook.columns
         last = [c.n_levels if c.open else math.inf for c in columns]
         return x == torch.tensor(last, dtype=x.dtype, device=x.device)
+
+
+def _plain(denoiser: Denoiser) -> Denoiser:
+    """The denoiser without relations (23)."""
+    return denoiser.base if isinstance(denoiser, FollowingDenoiser) else denoiser
 
 
 @torch.no_grad()

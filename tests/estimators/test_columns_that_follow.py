@@ -168,3 +168,19 @@ def test_a_column_of_no_relation_is_answered_by_what_the_others_follow_from(whic
     scores = [model.score_samples(rows.assign(kind=kind)) for kind in probs.columns]
     ratios = np.exp(np.array(scores).T)
     assert np.allclose(probs, ratios / ratios.sum(1, keepdims=True), atol=0.01)
+
+
+def test_text_with_a_number_in_it_is_a_parent_that_is_never_solved_for():
+    rng = np.random.default_rng(0)
+    pack, n_packs = rng.choice([6, 12, 20, 45, 60], 400), rng.integers(1, 60, 400)
+    table = pd.DataFrame({"pack": [f"{p} pcs" for p in pack], "packs": n_packs})
+    table["pieces"] = pack * n_packs
+    model = DiffusionDensity(denoiser="tree", random_state=0).fit(table)
+    assert model.encoder_.related.children == (2,)
+    assert (model.impute(table.assign(pieces=np.nan))["pieces"] == table["pieces"]).mean() > 0.99
+    filled = model.impute(table.assign(pack=None))
+    assert set(filled["pack"]) <= set(table["pack"])
+    drawn = model.sample(200, random_state=0)
+    assert set(drawn["pack"]) <= set(table["pack"])
+    numbers = drawn["pack"].str.removesuffix(" pcs").astype(int)
+    assert np.mean(drawn["pieces"] == numbers * drawn["packs"]) > 0.95
