@@ -29,8 +29,6 @@ from discrete_itd.training.loop import (
     Run,
 )
 
-pytestmark = pytest.mark.usefixtures("full_size")
-
 
 def short_plan(**kwargs):
     kwargs = {"max_steps": 150, "batch_size": 128, "learning_rate": 5e-3, "ema": 0.9} | kwargs
@@ -51,6 +49,7 @@ def weights(net):
 # -- the loop --------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("full_size")
 def test_training_lowers_held_out_nats(device):
     rows, held_out = correlated_rows(2000, 0, device), correlated_rows(1000, 1, device)
     net = make_network(rows)
@@ -128,14 +127,14 @@ class Clock:
 
 
 class Slow(Denoiser):
-    """A network whose calls take 2 ms on a clock."""
+    """A network whose calls take 5 ms on a clock."""
 
     def __init__(self, inner, clock):
         super().__init__(inner.codebook)
         self.inner, self.clock = inner, clock
 
     def forward(self, y, snr):
-        self.clock.sleep(0.002)
+        self.clock.sleep(0.005)
         return self.inner(y, snr)
 
 
