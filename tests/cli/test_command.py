@@ -217,22 +217,6 @@ def test_a_single_held_out_row_is_too_few_to_say(capsys):
     assert "nats per row better" not in out
 
 
-@pytest.mark.parametrize("name", ["t.csv.gz", "t.TSV.zip", "t.parquet"])
-def test_kinds_of_tables(place, name):
-    frame = table()
-    if name.endswith("parquet"):
-        pytest.importorskip("pyarrow")
-        frame.set_axis(range(100, 140), axis=0).to_parquet(name)
-    else:
-        frame.to_csv(name, index=False, sep="\t" if "tsv" in name.lower() else ",")
-    run(f"fit {name} --out new.safetensors --denoiser independent --drop id")
-    schema = DiffusionDensity.load(place / "new.safetensors").encoder_.schema
-    kinds = {"colour": "nominal", "size": "ordinal", "zip": "nominal", "fresh": "nominal"}
-    assert {column.name: column.kind for column in schema} == kinds  # zip has zeros at the front
-    run(f"score new.safetensors {name} --out s.csv --explain")
-    assert len(pd.read_csv("s.csv").dropna()) == 40
-
-
 @pytest.mark.usefixtures("place")
 def test_a_note_on_a_column_that_is_an_identifier(capsys):
     pd.DataFrame({"f": [f"k{i}" for i in range(100)], "a": ["x", "y"] * 50}).to_csv(
@@ -313,16 +297,6 @@ def test_score(capsys):
     estimate = model.log_prob(frame.drop(columns="id"))
     np.testing.assert_allclose(scores["log_prob"], estimate.log_prob, rtol=1e-5)
     np.testing.assert_allclose(scores["stderr"], estimate.stderr, rtol=1e-3, atol=1e-6)
-
-
-@pytest.mark.usefixtures("place")
-def test_explain_with_a_tolerance():
-    pytest.importorskip("pyarrow")
-    run("score m.safetensors t.csv --out s.parquet --explain")
-    scores = pd.read_parquet("s.parquet")
-    parts = ["nats_colour", "nats_size", "nats_zip", "nats_fresh"]
-    assert list(scores.columns) == ["log_prob", "stderr", *parts]
-    np.testing.assert_allclose(scores[parts].sum(axis=1), -scores["log_prob"], rtol=1e-5)
 
 
 @pytest.mark.usefixtures("place")

@@ -213,7 +213,7 @@ def test_what_was_never_seen_is_told_once(capsys, monkeypatch):
 # -- kinds of files ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["t.csv", "t.tsv.gz", "t.csv.zip"])
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv.gz", "t.CSV.zip"])
 def test_a_table_is_read_as_it_was_written(tmp_path, name):
     pytest.importorskip("pyarrow")
     frame = pd.DataFrame({"a": ["x", None, 'é\n,\t"\r'] * 5, "b": list(map(str, range(15)))})

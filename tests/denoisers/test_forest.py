@@ -378,25 +378,6 @@ def test_trees_with_rows_of_their_own_know_no_others(device):
     assert splits.column.tolist() != other.column.tolist()
 
 
-def test_a_forest_of_rows_with_gaps_is_nearly_that_of_complete_ones(device):
-    """With 30 % missing at random, rounds of EM win back much of what one round from no rows loses."""
-    book, x = table(device, n=2500)
-    gaps = torch.from_numpy(np.random.default_rng(1).random((2000, 5)) < 0.3).to(device)
-    hidden = x[:2000].masked_fill(gaps, math.nan)
-    base = MarginalDenoiser.fit(book, hidden)
-    splits = grow(book, hidden, n_trees=6, min_leaf=10, seed=0)
-    start = ForestCounts(splits).forest(base, 4.0)
-    fits = {
-        "complete": ForestCounts(splits).add(x[:2000]).forest(base, 4.0),
-        "shares": ForestCounts(splits, start).add(hidden).forest(base, 4.0),
-    }
-    given = responsible(splits, base, hidden)
-    fits["expected"] = ForestCounts(splits, given).add(hidden).forest(base, 4.0)
-    nats = {name: -float(forest.log_prob(x[2000:]).mean()) for name, forest in fits.items()}
-    lost = nats["expected"] - nats["complete"]
-    assert 0 < lost < 0.8 * (nats["shares"] - nats["complete"])
-
-
 @pytest.mark.parametrize("missing", [0.0, 0.3])
 def test_mean_log_factors_are_those_of_a_loop_over_trees(device, missing):
     """Of the factors of each tree alone; a row has the same ones alone as in a batch, to the last bit."""

@@ -180,22 +180,6 @@ def test_chow_liu_equals_slow_counts(device, columns, n, seed):
     assert sum(gain(*edge) for edge in edges_of(parents)) == pytest.approx(total, abs=1e-4)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_chow_liu_finds_the_tree_of_the_rows(device, seed):
-    """Of any shape, hung up in its middle."""
-    rng = np.random.default_rng(seed)
-    columns = [simplex(3), simplex(2), simplex(3), simplex(2), simplex(3), simplex(2)]
-    book = Codebook(columns).to(device)
-    parents = [[-1, 0, 0, 1, 3, 3], [-1, 0, 1, 2, 3, 4], [5, 0, 0, 0, 0, -1]][seed]
-    truth = tree_of(book, parents, rng.dirichlet([0.35] * 3, size=(1, 6, 3)).clip(0.03)[0])
-    fitted = fit(book, draw_rows(truth, 6000, rng))
-    assert edges_of(fitted.parents) == edges_of(truth.parents)
-    assert max(depth(fitted.parents, j) for j in range(6)) == [2, 3, 1][seed]
-    rows = all_rows(book)
-    p, log_q = truth.log_prob(rows).double(), fitted.log_prob(rows).double()
-    assert 0 <= (p.exp() * (p - log_q)).sum() < 0.01
-
-
 def test_a_penalty_leaves_out_edges_that_do_not_pay(device):
     """Columns of many categories seem to depend on one another in few rows; a table of few that do is kept."""
     rng = np.random.default_rng(0)
@@ -233,23 +217,3 @@ def test_pairs_are_counted_where_both_are_there(device, dtype):
             expected = [(pairs + n * prior) / (pairs.sum(-1, keepdims=True) + n) for n in STRENGTHS]
         got = table.double().exp().cpu().numpy()
         assert min(np.abs(got - each).max() for each in expected) < rounding(dtype) + 1e-7
-
-
-def test_a_cell_that_tells_of_a_gap_says_nothing_of_the_value(device):
-    """Cells are there only where another column says so: that is no information on what they hold."""
-    rng = np.random.default_rng(0)
-    gap = rng.integers(2, size=3000)
-    value = rng.integers(2, size=3000)
-    near = np.where(rng.random(3000) < 0.7, value, 1 - value)
-    x = np.stack([gap, np.where(gap == 1, np.nan, value), near], 1)
-    book = Codebook([simplex(2)] * 3).to(device)
-    fitted = fit(book, torch.tensor(x, device=device))
-    assert (1, 2) in edges_of(fitted.parents)
-    # and few rows that seem to tell much are not believed more than many
-    x = np.stack([value, near, near, value], 1).astype(float)
-    x[:, 1] = np.where(rng.random(3000) < 0.8, near, 1 - near)
-    x[:, 3] = np.where(np.arange(3000) < 12, rng.integers(2, size=3000), np.nan)
-    x[:6, 0], x[:6, 1] = x[:6, 3], x[:6, 3]
-    book = Codebook([simplex(2)] * 4).to(device)
-    fitted = fit(book, torch.tensor(x, device=device))
-    assert {(0, 2), (1, 2)} <= edges_of(fitted.parents)

@@ -269,18 +269,6 @@ def test_a_network_that_would_be_huge_is_left_out(monkeypatch):
     assert not how.left_out
 
 
-def test_several_networks_make_a_mixture_of_rows():
-    how, rows = plan(), training_rows(chain(200))
-    fitted = fit_recipe(RowMixture((Causal(width=8, depth=0),) * 2), rows, how)
-    mixture = fitted.denoiser
-    assert isinstance(mixture, RowMixtureDenoiser)
-    first, second = mixture.members
-    assert isinstance(first, CausalDenoiser)
-    assert not torch.equal(first.network.leave.weight, second.network.leave.weight)
-    assert fitted.companion is not None
-    assert fitted.companion.exact
-
-
 @pytest.mark.parametrize("table", [chain, mixed])
 def test_the_companion_of_a_causal_network_is_no_worse_than_a_forest_or_its_base(table):
     rows, how = training_rows(table(300)), plan(3)

@@ -657,18 +657,6 @@ def test_numbers_that_follow_from_others_do_so_in_a_fit(device):
     assert nats[1] < nats[0] - 1.0
 
 
-def test_gaps_are_completed_by_what_the_other_numbers_say(device):
-    """Of training rows alone: the classes are refined to the rows as they are."""
-    book, rng = Codebook([real(), real()]).to(device), np.random.default_rng(0)
-    a = rng.normal(0, 0.5, 300)
-    rows = torch.tensor(np.stack([a, 0.9 * a], 1), device=device)
-    x = rows.clone()
-    x[::3, 1] = math.nan
-    run = fit_of(MarginalDenoiser.fit(book, x), x, x, seeded_generator(0, device))
-    assert (run.x - rows).abs().max() < 0.05
-    assert run.rows is x
-
-
 def test_gaps_are_filled_whatever_the_categories(device, dtype):
     """By the numbers alone: a category that is hardly ever seen stays possible, however many rounds there are."""
     book, rng = Codebook([simplex(3), real(), real()]).to(device), np.random.default_rng(0)
