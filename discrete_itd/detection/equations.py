@@ -8,17 +8,20 @@ probability of the mended row, relations included, times that of the number in i
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from scipy import special
 
 from discrete_itd.detection.cell_predictions import WRONG_CELLS
 from discrete_itd.detection.score import USUAL, Scorer
 from discrete_itd.encoders import Column, written
-from discrete_itd.encoders.relations import is_numeric, numbers_of
+from discrete_itd.encoders.relations import Relation, is_numeric, number_in, numbers_of
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.reading.frames import DAY, SECOND
 
@@ -41,14 +44,9 @@ def broken(scorer: Scorer, rows: Rows) -> pd.DataFrame:
     ``position`` of the row, ``column``, ``value``, ``expected``, ``probability_wrong``, and a ``sentence``.
     """
     schema, relations = rows.encoder.schema, rows.encoder.relations
-    repairs: dict[int, list[Repair]] = {}
-    for repair in _repairs(scorer, rows):
-        repairs.setdefault(repair.row, []).append(repair)
     names, lines = [str(name) for name in rows.encoder.names], []
-    for i, ways in repairs.items():
-        weights = np.array([way.log_weight for way in ways])
-        weights = np.exp(weights - weights.max())
-        best, share = ways[int(weights.argmax())], float(weights.max() / weights.sum())
+    for i, (ways, weights) in by_row(_likely_repairs(scorer, rows)).items():
+        best, share = ways[int(weights.argmax())], float(weights.max())
         relation = relations[best.relation]
         wrong = share * WRONG_CELLS / (WRONG_CELLS + 1 - relation.share)
         cells = rows.frame.iloc[i]
@@ -78,47 +76,67 @@ def broken(scorer: Scorer, rows: Rows) -> pd.DataFrame:
     )
 
 
-def _repairs(scorer: Scorer, rows: Rows) -> list[Repair]:
-    """The cells that may be wrong in each row with a broken relation, and what mends it."""
-    schema, relations = rows.encoder.schema, rows.encoder.relations
-    usual = [k for k, relation in enumerate(relations) if relation.share > USUAL]
-    places = [(k, i) for k in usual for i in np.flatnonzero(rows.follows[:, k] == 0).tolist()]
-    if not places:
-        return []
-    numbers = numbers_of(rows.frame, schema)
-    mended, cells, asked = [], [], []
-    for k, i in places:
-        relation = relations[k]
-        for j in set(relation.columns) - {*scorer.given}:
-            if not is_numeric(schema[j]):  # text with digits is not written anew
-                continue
+def by_row(ways: Iterable[Repair]) -> dict[int, tuple[list[Repair], np.ndarray]]:
+    """Of each row its repairs, and their probabilities if one of them is what was meant."""
+    of_rows: dict[int, list[Repair]] = {}
+    for way in ways:
+        of_rows.setdefault(way.row, []).append(way)
+    weights = {i: np.array([w.log_weight for w in ways]) for i, ways in of_rows.items()}
+    return {i: (ways, special.softmax(weights[i])) for i, ways in of_rows.items()}
+
+
+def repairs(
+    schema: Sequence[Column],
+    relations: Sequence[Relation],
+    numbers: np.ndarray,
+    given: Collection[int] = (),
+) -> Iterator[Repair]:
+    """The cells, but for given columns, that may be wrong in rows (N, C) of numbers that break what few rows break.
+
+    The log-weights are those of the relations in the row as it is mended, and of a number in its place.
+    """
+    for k, relation in enumerate(relations):
+        places = np.flatnonzero(relation.follows(numbers) == 0) if relation.share > USUAL else ()
+        for i, j in itertools.product(places, sorted({*relation.columns} - {*given})):
             row = numbers[[i]].copy()
             row[:, j] = relation.solved(row, j)
             if np.isnan(row[0, j]):
                 continue
-            x = _encoded(schema[j], row[:, j])
-            expected = _cell(schema[j], x)
+            if is_numeric(schema[j]):
+                expected = _cell(schema[j], _encoded(schema[j], row[:, j]))
+            else:  # text with the number that is nearest
+                away = [abs(number_in(text) - row[0, j]) for text in schema[j].categories]
+                expected = schema[j].categories[int(np.nanargmin(away))]
             row[:, j] = numbers_of(pd.DataFrame({schema[j].name: [expected]}), [schema[j]])[:, 0]
             if relation.follows(row)[0] != 1:  # the column has no such number
                 continue
-            log_relations = 0.0
+            log_weight = _log_flat(schema[j])
             for other in relations:
                 follows = other.follows(row)[0]
                 if not math.isnan(follows):
-                    log_relations += math.log(other.share if follows else 1 - other.share)
-            cell, log_volume, _ = schema[j].encode(pd.Series([expected]))
-            encoded = rows.cells[i].copy()
-            encoded[j] = cell[0]
-            mended.append(encoded)
-            cells.append(rows.log_volume[i].sum() - rows.log_volume[i, j] + log_volume[0])
-            asked.append((i, k, j, expected, log_relations + _log_flat(schema[j])))
-    if not mended:
+                    log_weight += math.log(other.share if follows else 1 - other.share)
+            yield Repair(int(i), k, j, expected, log_weight)
+
+
+def _likely_repairs(scorer: Scorer, rows: Rows) -> list[Repair]:
+    """Repairs whose weights are those of the mended rows by the model, too."""
+    schema, relations = rows.encoder.schema, rows.encoder.relations
+    if not any(relation.share > USUAL for relation in relations):
         return []
-    x = torch.from_numpy(np.array(mended)).to(rows.x)
+    ways = [*repairs(schema, relations, numbers_of(rows.frame, schema), scorer.given)]
+    if not ways:
+        return []
+    mended = rows.cells[[way.row for way in ways]].copy()
+    log_volume = rows.log_volume[[way.row for way in ways]].copy()
+    for n, way in enumerate(ways):
+        cell, volume, _ = schema[way.column].encode(pd.Series([way.expected]))
+        mended[n, way.column], log_volume[n, way.column] = cell[0], volume[0]
+    x = torch.from_numpy(mended).to(rows.x)
     log_prob = scorer.model.log_prob(x, scorer.density.n_evaluations).log_prob.cpu().numpy()
+    total = log_prob + log_volume.sum(1)
     return [
-        Repair(*way[:4], log_weight=way[4] + float(p) + float(volume))
-        for way, p, volume in zip(asked, log_prob, cells, strict=True)
+        way._replace(log_weight=way.log_weight + float(p))
+        for way, p in zip(ways, total, strict=True)
     ]
 
 

@@ -37,6 +37,10 @@ probability :math:`a (1 + b) / (a + b + a b)`. Text is also wrong if it is a mis
 goes with its row, as far as rare values are nearer to frequent ones than these are to each other. Before all this,
 cells are read as they are meant (:mod:`~discrete_itd.detection.written`).
 
+*Relations* (23) that most rows follow are looked for, too. A number that follows from its row, however odd, is hardly
+wrong; where a row breaks what 99 % of the rows follow, the cell is named that mends most
+(:mod:`~discrete_itd.detection.equations`).
+
 References
 ----------
 Good, "The population frequencies of species and the estimation of population parameters", Biometrika 1953. Kneser &
@@ -74,11 +78,15 @@ from discrete_itd.detection.cell_counts import (
     unit_weights,
 )
 from discrete_itd.detection.cell_network import CellNetwork, ColumnCells, folds
+from discrete_itd.detection.cell_predictions import WRONG_CELLS
+from discrete_itd.detection.equations import by_row, repairs
 from discrete_itd.detection.written import Written, as_written, misspellings, moved, pattern
 from discrete_itd.devices import one_thread
 from discrete_itd.encoders import Column, TableEncoder
 from discrete_itd.encoders import written as text_of
 from discrete_itd.encoders.numeric import find_lattice
+from discrete_itd.encoders.relation_search import relations_of
+from discrete_itd.encoders.relations import Relation, is_numeric, numbers_of
 from discrete_itd.models.held_out import check_groups
 from discrete_itd.progress import progress_bar
 from discrete_itd.reading.columns import typed
@@ -115,6 +123,7 @@ ENDS = 0.01, 0.99  # quantiles between which numbers tell whether they are on a 
 POINTS, NEAREST = 10.0 ** np.array([-3, -2, -1, 1, 2, 3]), 1e-6
 FEWEST_UNITS = 50  # fewest rows, or groups of these, from which networks are fitted
 SHAPES = 0.5  # prior standard deviation of the shape of a tail of numbers
+SURE = 1e-6  # probability of an error, or of none, beyond which odds do not count
 # two cells are equally likely wrong if their log-odds differ by less, nats: else one of a pair that contradicts each
 # other alone would be named for the shares of its column
 CLOSE = 1.0
@@ -205,11 +214,12 @@ def find_errors(table: Any, *, min_probability: float = 0.5, groups: Any = None)
     if network is not None:
         network.ask(np.flatnonzero((np.column_stack([own.wrong for own in judged]) >= 0.5).any(1)))
     _share_blame(wrong, views, judged, unit)
-    parts = zip(views, written, judged, wrong.T, mended.T, strict=True)
+    repaired = _by_relations(wrong, schema, meant)
+    parts = zip(views, written, judged, strict=True)
     lines = [
-        _lines(frame, j, *part, min_probability)
+        _lines(frame, j, *part, wrong[:, j], mended[:, j], repaired[j], min_probability)
         for j, part in enumerate(parts)
-        if j == 0 or max(part[1].wrong.max(), part[3].max()) >= min_probability
+        if j == 0 or max(part[1].wrong.max(), wrong[:, j].max()) >= min_probability
     ]
     found = pd.concat(lines).sort_values("probability_wrong", ascending=False, kind="stable")
     found = found.reset_index(drop=True)
@@ -264,6 +274,59 @@ def _share_blame(wrong: Floats, views: list[ColumnViews], judged: list[Judged], 
             wrong[rows, j] = np.minimum(wrong[rows, j], blame)
             raised[rows, i] = np.maximum(raised[rows, i], np.minimum(before[rows], others))
     np.maximum(wrong, raised, out=wrong)
+
+
+def _by_relations(
+    wrong: Floats, schema: Sequence[Column], meant: pd.DataFrame
+) -> list[dict[int, tuple[Any, float]]]:
+    """Change the probabilities (N, C) of cells of relations (23), and of each column what mends its rows.
+
+    Wrong numbers are flat over those of the column, so few of them follow: the odds of a cell that does are multiplied
+    by their share. A row that breaks what nearly all follow has a wrong cell, or is an exception; of its cells one is
+    blamed, with the odds that the other columns give it and the relations that hold when it is mended.
+    """
+    relations = relations_of(meant, schema)
+    repaired: list[dict[int, tuple[Any, float]]] = [{} for _ in schema]
+    if not relations:
+        return repaired
+    numbers = numbers_of(meant, schema, {j for r in relations for j in r.columns})
+    before = special.logit(np.clip(wrong, SURE, 1 - SURE))
+    log_odds = before.copy()
+    for relation in relations:
+        rows = np.flatnonzero(relation.follows(numbers) == 1)
+        for j in filter(lambda j: is_numeric(schema[j]), relation.columns):
+            share = relation.share_alike(numbers[rows], j, numbers[:, j])
+            log_odds[rows, j] += np.minimum(0.0, np.log(share / relation.share))
+    following = log_odds != before
+    wrong[following] = np.minimum(wrong, special.expit(log_odds))[following]
+    ways = [
+        way._replace(log_weight=way.log_weight + before[way.row, way.column])
+        for way in repairs(schema, relations, numbers)
+    ]
+    broken = [_wrong_rows(relation, numbers) for relation in relations]
+    for i, (of_row, shares) in by_row(ways).items():
+        for way, share in zip(of_row, shares.tolist(), strict=True):
+            p = share * broken[way.relation][i]
+            wrong[i, way.column] = max(wrong[i, way.column], p)
+            if p > repaired[way.column].get(i, (None, 0.0))[1]:
+                repaired[way.column][i] = way.expected, p
+    return repaired
+
+
+def _wrong_rows(relation: Relation, numbers: Floats) -> Floats:
+    """The probability (N,) that rows that do not follow have a wrong cell, and are no exceptions.
+
+    A wrong number is flat over those of the column; exceptions are alike: they miss what follows by as much as others.
+    """
+    rows = np.flatnonzero(relation.follows(numbers) == 0)
+    child = numbers[:, relation.child]
+    flat = 1 / len(np.unique(child[np.isfinite(child)]))
+    missed_by = np.rint((child - relation.values(numbers))[rows] / relation.step)
+    n_alike = (np.bincount(codes := np.unique(missed_by, return_inverse=True)[1]) - 1)[codes]
+    exception = (1 - relation.share) * (n_alike + flat) / len(rows)
+    wrong = np.zeros(len(numbers))
+    wrong[rows] = WRONG_CELLS * flat / (WRONG_CELLS * flat + exception)
+    return wrong
 
 
 def _near(views: list[ColumnViews], contexts: list[Context], unit: Ints) -> list[list[int]]:
@@ -767,6 +830,7 @@ def _lines(
     judged: Judged,
     by_others: Floats,
     mended: Floats,
+    repaired: dict[int, tuple[Any, float]],
     min_probability: float,
 ) -> pd.DataFrame:
     """The lines of :func:`find_errors` of one column."""
@@ -785,6 +849,11 @@ def _lines(
         moved, p_moved = _with_point_moved(own.column, meant, rows, of_bins, own.bins.codes)
         expected, p = (np.where(p_moved > 0, *pair) for pair in ((moved, expected), (p_moved, p)))
         is_known |= p_moved > 0
+    for n, i in enumerate(rows.tolist()):
+        if repaired.get(i, (None, 0.0))[1] > p[n] * is_known[n]:
+            cell, p[n] = repaired[i]
+            expected[n] = text_of(cell, own.column) if isinstance(values[i], str) else cell
+            is_known[n] = True
     is_meant = (written.right[rows] > 0) & (written.wrong[rows] > by_others[rows])
     # A missing cell is what is meant only where the other columns do not expect a value there.
     is_meant &= ~(pd.isna(meant[rows]) & (by_others[rows] >= 0.5))

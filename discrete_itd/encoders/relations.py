@@ -216,6 +216,19 @@ class Relation:
         middle = (self.values(x) - self.origin) / self.step
         return open_places(middle, self.open_half(x) / self.step)
 
+    def share_alike(self, x: Floats, column: int, numbers: Floats) -> Floats:
+        """The part (N,) of the different ``numbers`` of a column with which its child follows in rows that do."""
+        distinct = np.unique(numbers[np.isfinite(numbers)])
+        step = float(np.diff(distinct).min(initial=np.ptp(distinct)))
+        width = 2 * self.open_half(x) + self.step / 2
+        if column != self.child:
+            slope = self._slope(x, column, step)
+            width = np.divide(width, slope, out=np.full(len(x), math.inf), where=slope > 0)
+        near = x[:, column]
+        first = np.searchsorted(distinct, near - width / 2, "left")
+        last = np.searchsorted(distinct, near + width / 2, "right")
+        return np.maximum(last - first, 1) / len(distinct)
+
     @property
     def description(self) -> float:
         """Nats in which its constants are written, log 10 for each digit."""

@@ -693,3 +693,54 @@ def test_property_misspellings_are_told_from_values_that_are_near_by_chance():
     assert meant[len(far) :].tolist() == [0, 1, 2, 3, 4, -1]
     assert (p[len(far) : -1] > 0.9).all()
     assert not p[: len(far)].any()
+
+
+def invoices(n, seed):
+    """Totals of prices with heavy tails, of rare quantities, and delays as the difference of two times of the day."""
+    random = np.random.default_rng(seed)
+    quantity = np.where(
+        random.random(n) < 0.02, random.integers(20, 90, n), random.integers(1, 5, n)
+    )
+    price = np.round(random.lognormal(3, 1.2, n), 2)
+    planned, delay = random.integers(300, 1300, n), random.poisson(random.choice([2, 2, 2, 60], n))
+    return pd.DataFrame(
+        {
+            "quantity": quantity,
+            "price": price,
+            "total": np.round(quantity * price + 1e-9, 2),
+            "planned": planned,
+            "left": planned + delay,
+            "delay": delay,
+            "shop": random.choice(["Ulm", "Bonn", "Jena"], n),
+        }
+    )
+
+
+def test_a_number_that_follows_from_its_row_is_not_wrong():
+    table = invoices(800, 0)
+    related = ["quantity", "price", "total", "planned", "left", "delay"]
+    assert not find_errors(table)["column"].isin(related).any()
+    alone = table.drop(columns=["price", "left"])  # nothing follows without these
+    assert find_errors(alone, min_probability=0.1)["column"].isin(related).any()
+
+
+def test_of_a_row_that_breaks_a_relation_the_cell_is_named_that_mends_most():
+    table = invoices(800, 1)
+    table["tax"] = np.round(table["total"] * 0.2 + 1e-9, 2)
+    mended = table.copy()
+    for row, column in zip((3, 40, 200, 500), ("total", "price", "tax", "total"), strict=True):
+        table.loc[row, column] = table.loc[row, column] + 17 + row / 100
+    lines = find_errors(table)
+    assert {*zip(lines["row"], lines["column"], strict=True)} == {
+        (3, "total"), (40, "price"), (200, "tax"), (500, "total")
+    }  # fmt: skip
+    for line in lines.itertuples():
+        assert abs(line.expected - mended.loc[line.row, line.column]) < 0.02
+
+
+def test_exceptions_that_are_alike_are_not_wrong():
+    for surcharge, n_named in ((np.full(6, 7.0), 0), (np.arange(6) * 3 + 7.0, 6)):
+        table = invoices(800, 2)
+        rows = [10, 20, 30, 40, 50, 60]
+        table.loc[rows, "total"] = np.round(table.loc[rows, "total"] + surcharge, 2)
+        assert find_errors(table, min_probability=0.4)["row"].isin(rows).sum() == n_named
