@@ -36,15 +36,17 @@ from discrete_itd.cli.tables import (
     write_table,
 )
 from discrete_itd.detection.answers import density_of, detects
+from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.encoders import Column, Rows
 from discrete_itd.encoders.categories import WHOLE
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS
 from discrete_itd.encoders.rows import ignored
+from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import stream_progress, tqdm
-from discrete_itd.reading.columns import collected
 from discrete_itd.reading.numbers import NumberNotation
-from discrete_itd.scale.batches import read_model
+from discrete_itd.reading.text import collected
 from discrete_itd.storage.files import locked, write_whole
+from discrete_itd.storage.values import load_one_of
 from discrete_itd.validation import warn
 
 if TYPE_CHECKING:
@@ -61,7 +63,7 @@ Job = Callable[[Source, Tally, str | None], Iterable[pd.DataFrame]]
 def load_model(path: str) -> Any:
     """The density or the detector in a file; OSError or ValueError if it holds neither."""
     try:
-        return read_model(path)
+        return load_one_of(path, (DiffusionDensity, DiffusionOutlierDetector))
     except ValueError:
         if _is_table(path):
             raise UserError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
@@ -35,6 +35,20 @@ def filled(x: Tensor, block: int = BLOCK) -> Tensor:
     """Rows, the last one repeated until they are a multiple of ``block``: a product of one row rounds differently."""
     lacking = -len(x) % block if len(x) else 0
     return torch.cat([x, x[-1:].expand(lacking, *x.shape[1:])]) if lacking else x
+
+
+def in_blocks(
+    call: Callable[..., Tensor], x: Tensor, *more: Tensor, batch_size: int
+) -> Iterator[Tensor]:
+    """Results of ``call`` on batches of rows of ``x`` and of each of ``more``, (N, ...).
+
+    A matrix product of one row may sum in another order than one of many rows, and so round differently. Every call
+    therefore gets a multiple of ``BLOCK`` rows (or of ``batch_size``, if smaller), padded with copies of the last.
+    """
+    block = min(BLOCK, batch_size)
+    size = batch_size // block * block
+    for part in zip(*(t.split(size) for t in (x, *more)), strict=True):
+        yield call(*(filled(t, block) for t in part))[: len(part[0])]
 
 
 def row_product(x: Tensor, w: Tensor) -> Tensor:

@@ -44,13 +44,13 @@ from discrete_itd.channel.gaussian import FARTHEST, GaussianPosterior
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.channel.rounded_numbers import Intervals
 from discrete_itd.denoisers import Denoiser
-from discrete_itd.denoisers.base import DRAWN
+from discrete_itd.denoisers.base import DRAWN, in_blocks
 from discrete_itd.detection.score import Scorer
 from discrete_itd.devices import add_at
 from discrete_itd.encoders import ABSENT, PRESENT, Column
 from discrete_itd.likelihood import conditional
 from discrete_itd.likelihood.conditional import SHORTLIST, ConditionalDenoiser
-from discrete_itd.likelihood.path import equal_rows, in_blocks
+from discrete_itd.likelihood.path import equal_rows
 from discrete_itd.likelihood.sampling import level_quantiles
 from discrete_itd.progress import Deadline, progress_bar
 from discrete_itd.reading.frames import log_anywhere

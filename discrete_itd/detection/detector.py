@@ -36,8 +36,8 @@ from discrete_itd.models.auto import Name
 from discrete_itd.models.fitting import Recipe
 from discrete_itd.models.held_out import Ints, Part
 from discrete_itd.progress import Deadline, fit_progress, stage
-from discrete_itd.reading.columns import collected, tell_unreadable
 from discrete_itd.reading.frames import in_kind
+from discrete_itd.reading.text import collected, tell_unreadable
 from discrete_itd.recipes import RECIPES
 from discrete_itd.storage.card import model_card
 from discrete_itd.storage.values import SCHEDULES, Like, Persistent

@@ -34,13 +34,14 @@ from discrete_itd.encoders.inference import (
 )
 from discrete_itd.encoders.relation_search import relations_of
 from discrete_itd.encoders.relations import Relation, has_numbers
-from discrete_itd.reading.columns import Words, settled, tell, tell_unreadable
+from discrete_itd.reading.columns import settled, tell
 from discrete_itd.reading.frames import (
     check_unique_names,
     is_category,
     read_cells,
     read_few,
 )
+from discrete_itd.reading.text import Words, tell_unreadable
 from discrete_itd.validation import advice, by_topic, check_choice, warn, warn_of_column
 
 if TYPE_CHECKING:

@@ -37,10 +37,10 @@ from discrete_itd.channel.posterior import (
     GaussianPosterior,
     Posterior,
 )
-from discrete_itd.denoisers.base import Denoiser, filled
+from discrete_itd.denoisers.base import Denoiser, filled, in_blocks
 from discrete_itd.denoisers.following import FollowingDenoiser
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser
-from discrete_itd.likelihood.path import Estimate, combine, equal_rows, in_blocks
+from discrete_itd.likelihood.path import Estimate, combine, equal_rows
 
 SCORED_AT_ONCE = 2048  # rows in one call of the scorer
 SALT = 0x13  # seed of the draws: a row has the same ones in every call

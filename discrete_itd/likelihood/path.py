@@ -16,7 +16,7 @@ Duncan, "On the calculation of mutual information", 1970, for the limit of many 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor
 from discrete_itd.channel import Schedule, State
 from discrete_itd.channel.noise import RowNoise, draw_salt, row_hashes
 from discrete_itd.channel.schedules import column_ranks, steps_needed
-from discrete_itd.denoisers.base import BLOCK, Denoiser, filled
+from discrete_itd.denoisers.base import Denoiser, in_blocks
 from discrete_itd.statistics import CONFIDENCE
 
 
@@ -106,20 +106,6 @@ def attribute(log_w: Tensor) -> Attribution:
     weights = share * by_weight + (1 - share) * equal
     surprisal = -(weights[:, :, None] * log_w).sum(1)
     return Attribution(*estimate, surprisal)
-
-
-def in_blocks(
-    call: Callable[..., Tensor], x: Tensor, *more: Tensor, batch_size: int
-) -> Iterator[Tensor]:
-    """Results of ``call`` on batches of rows of ``x`` and of each of ``more``, (N, ...).
-
-    A matrix product of one row may sum in another order than one of many rows, and so round differently. Every call
-    therefore gets a multiple of ``BLOCK`` rows (or of ``batch_size``, if smaller), padded with copies of the last.
-    """
-    block = min(BLOCK, batch_size)
-    size = batch_size // block * block
-    for part in zip(*(t.split(size) for t in (x, *more)), strict=True):
-        yield call(*(filled(t, block) for t in part))[: len(part[0])]
 
 
 def path_log_weights(

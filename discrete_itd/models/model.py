@@ -16,7 +16,7 @@ from torch import Tensor
 from discrete_itd.channel import Codebook, CoordinateSchedule, Schedule
 from discrete_itd.channel.schedules import check_schedule
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser, RowMixtureDenoiser
-from discrete_itd.denoisers.base import ESTIMATORS
+from discrete_itd.denoisers.base import ESTIMATORS, in_blocks
 from discrete_itd.denoisers.following import FollowingDenoiser, following
 from discrete_itd.denoisers.row_mixture import factors_of_each
 from discrete_itd.devices import threads_for
@@ -29,7 +29,6 @@ from discrete_itd.likelihood import (
     path_log_prob,
 )
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
-from discrete_itd.likelihood.path import in_blocks
 from discrete_itd.likelihood.sampling import sample
 from discrete_itd.storage.values import AnyFloat, Unbuilt
 from discrete_itd.training import mean_and_error, pilot_quadrature

@@ -16,10 +16,8 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import compress
 from typing import Any, NamedTuple, cast
 
@@ -33,6 +31,7 @@ from discrete_itd.reading.text import (
     FEW_VALUES,
     ISO_DATE,
     LEADING_ZERO,
+    MOST_NAMED,
     TRUTHS,
     WHOLE,
     denotes_missing,
@@ -42,7 +41,7 @@ from discrete_itd.reading.text import (
     times_of,
 )
 from discrete_itd.reading.times import DateNotation, DurationNotation
-from discrete_itd.validation import advice, warn, warn_of_column
+from discrete_itd.validation import advice, warn_of_column
 
 # the readers, and what a text is called that is nearly theirs; the first that takes a column reads it
 READERS: dict[type[Notation], str] = {
@@ -50,9 +49,6 @@ READERS: dict[type[Notation], str] = {
     NumberNotation: "numbers",
     DurationNotation: "times of day or durations",
 }
-# the notations of one text, whatever a column agrees on
-WAYS = [DateNotation(day_first=True), DateNotation(day_first=False)]
-WAYS += [NumberNotation(decimal=mark) for mark in ".,"]
 # text of a number with something before it, or behind it at a distance, or of several numbers with units
 NUMBER_LIKE = re.compile(
     r"±\s*[-+]?\d+(?:[.,]\d+)?"
@@ -64,11 +60,7 @@ NO_DATE = re.compile(
     r"0000-00-00.*|00[./-]00[./-](?:00)?00.*|[29]999[./-]12[./-]31.*|(?:31[./-]12|12/31)[./-][29]999.*"
 )
 
-Words = Mapping[Hashable, Mapping[str, int]]  # how often each unreadable text occurs, by column
 MOST_GAP_WORDS = 6  # different words of a column of numbers or times that are missing cells
-MOST_NAMED = 3  # most texts of a column, and most columns of one sort, that a warning names
-
-_collected: ContextVar[dict[Hashable, Counter[str]] | None] = ContextVar("collected", default=None)
 
 
 class Reading(NamedTuple):
@@ -126,7 +118,9 @@ def recognise(
 
 def _is_value(text: str) -> bool:
     """Whether a text is a number or a date in some notation."""
-    return any(pd.notna(way.read_loosely([text]))[0] for way in WAYS)
+    ways = [DateNotation(day_first=True), DateNotation(day_first=False)]
+    ways += [NumberNotation(decimal=mark) for mark in ".,"]
+    return any(pd.notna(way.read_loosely([text]))[0] for way in ways)
 
 
 def _nearly(what: str, texts: Sequence[str], counts: np.ndarray, is_bad: np.ndarray) -> Refusal:
@@ -312,41 +306,3 @@ def text_option(name: Hashable) -> str:
     """The option by which a column is text."""
     shell = shlex.quote(f"{name}=nominal")
     return advice(f"column_types={{{name!r}: 'nominal'}}", f"--column {shell}")
-
-
-@contextmanager
-def collected() -> Iterator[dict[Hashable, Counter[str]]]:
-    """Within the block, unreadable cells are counted by column and text, and nobody is warned of them."""
-    found: dict[Hashable, Counter[str]] = {}
-    token = _collected.set(found)
-    try:
-        yield found
-    finally:
-        _collected.reset(token)
-
-
-def tell_unreadable(words: Words, hints: Mapping[Hashable, str], *, fitted: bool = False) -> None:
-    """Warn of unreadable cells, in one sentence, if there are any; ``hints`` explain the first text of a column.
-
-    ``fitted`` says that they are of the training table.
-    """
-    if not words:
-        return
-    into = _collected.get()
-    if into is not None:
-        for name, counts in words.items():
-            into.setdefault(name, Counter()).update(counts)
-        return
-    parts = []
-    for name, counts in words.items():
-        often = Counter(counts).most_common()
-        texts = [quoted(text) + (f" ({n} times)" if n > 1 else "") for text, n in often]
-        if len(texts) > MOST_NAMED:
-            texts[MOST_NAMED:] = [f"{len(texts) - MOST_NAMED} other texts"]
-        parts.append(f"{name!r} {', '.join(texts)}{hints.get(name, '')}")
-    n = sum(sum(counts.values()) for counts in words.values())
-    cells = f"{n} unreadable cell{'s' * (n > 1)}"
-    what = "left out of the answers, as the columns are of numbers, dates or truth values"
-    if fitted:
-        what = "taken as missing, as all others of the column are numbers or dates"
-    warn(f"{cells} {what}: {'; '.join(parts)}")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from discrete_itd.reading.frames import EXACT_BELOW, time_unit, time_zone
+from discrete_itd.validation import warn
 
 SPACES = " \u00a0\u2007\u2009\u202f"  # those that do not break, or are narrow, among them
 ASCII_DIGITS = "0123456789"
@@ -25,7 +28,12 @@ GAP_WORDS = ("", "na", "n/a", "nan", "nat", "null", "none", "#n/a", "#na", "<na>
 WHOLE = re.compile(r"\s*\d+\s*", re.ASCII)
 LEADING_ZERO = re.compile(r"[+-]?0\d+", re.ASCII)  # of a code
 ISO_DATE = r"\d{4}-\d\d-\d\d"  # at the start of an ISO date or time
+MOST_NAMED = 3  # most texts of a column, and most columns of one sort, that a warning names
 FEW_VALUES = 20  # different texts or numbers are categories, whatever they are like
+
+Words = Mapping[Hashable, Mapping[str, int]]  # how often each unreadable text occurs, by column
+
+_collected: ContextVar[dict[Hashable, Counter[str]] | None] = ContextVar("collected", default=None)
 
 
 def most_unreadable(n_cells: int) -> int:
@@ -135,3 +143,41 @@ def as_text(values: pd.Series, *, days: bool = False) -> pd.Series:
     if days:
         texts = [t and t.removesuffix(" 00:00:00") for t in texts]
     return pd.Series(texts, index=values.index, dtype=object)
+
+
+@contextmanager
+def collected() -> Iterator[dict[Hashable, Counter[str]]]:
+    """Within the block, unreadable cells are counted by column and text, and nobody is warned of them."""
+    found: dict[Hashable, Counter[str]] = {}
+    token = _collected.set(found)
+    try:
+        yield found
+    finally:
+        _collected.reset(token)
+
+
+def tell_unreadable(words: Words, hints: Mapping[Hashable, str], *, fitted: bool = False) -> None:
+    """Warn of unreadable cells, in one sentence, if there are any; ``hints`` explain the first text of a column.
+
+    ``fitted`` says that they are of the training table.
+    """
+    if not words:
+        return
+    into = _collected.get()
+    if into is not None:
+        for name, counts in words.items():
+            into.setdefault(name, Counter()).update(counts)
+        return
+    parts = []
+    for name, counts in words.items():
+        often = Counter(counts).most_common()
+        texts = [quoted(text) + (f" ({n} times)" if n > 1 else "") for text, n in often]
+        if len(texts) > MOST_NAMED:
+            texts[MOST_NAMED:] = [f"{len(texts) - MOST_NAMED} other texts"]
+        parts.append(f"{name!r} {', '.join(texts)}{hints.get(name, '')}")
+    n = sum(sum(counts.values()) for counts in words.values())
+    cells = f"{n} unreadable cell{'s' * (n > 1)}"
+    what = "left out of the answers, as the columns are of numbers, dates or truth values"
+    if fitted:
+        what = "taken as missing, as all others of the column are numbers or dates"
+    warn(f"{cells} {what}: {'; '.join(parts)}")
