@@ -64,6 +64,7 @@ class RelatedColumn:
     def _sorted(self) -> Floats:
         return np.sort(self.numbers[np.isfinite(self.numbers)])
 
+    @np.errstate(all="ignore")
     def read(self, x: Floats) -> Floats:
         """The numbers (n,) of encoded cells; NaN where there is none, or one off the lattice."""
         codec = self.column.codec
@@ -74,12 +75,11 @@ class RelatedColumn:
         values = codec.decode(x)
         line = codec.points.line
         if not math.isnan(line.origin):
-            with np.errstate(all="ignore"):
-                places = (values - line.origin) / line.step
-                near = np.rint(places)
-                is_on = np.abs(places - near) <= OFF_LATTICE + FLOAT_ERROR * np.abs(places)
-                is_on &= np.abs(places) < EXACT_BELOW
-                values = np.where(is_on, line.origin + near * line.step, np.nan)
+            places = (values - line.origin) / line.step
+            near = np.rint(places)
+            is_on = np.abs(places - near) <= OFF_LATTICE + FLOAT_ERROR * np.abs(places)
+            is_on &= np.abs(places) < EXACT_BELOW
+            values = np.where(is_on, line.origin + near * line.step, np.nan)
         return values * self.unit + self.zero
 
     def write(self, numbers: Floats) -> Floats:
@@ -215,6 +215,7 @@ class RelatedCells:
             out[:, j] = column.read(x[:, j])
         return out
 
+    @np.errstate(all="ignore")
     def log_terms(self, x: Floats) -> Floats:
         r"""Of each relation :math:`\log(w / |F|)` where the child follows, (N, K), nats.
 
@@ -227,8 +228,7 @@ class RelatedCells:
             j, codec = relation.child, self.schema[relation.child].codec
             n, follows = self._open(relation, numbers)
             new_nats = codec.new_nats(x[:, j]) if codec.of_numbers else 0.0
-            with np.errstate(divide="ignore"):
-                terms = np.where(follows, math.log(relation.share) - np.log(n) + new_nats, -np.inf)
+            terms = np.where(follows, math.log(relation.share) - np.log(n) + new_nats, -np.inf)
             out[:, k] = np.where((n > 0) & ~np.isnan(x[:, j]), terms, np.nan)
         return out
 
@@ -236,9 +236,9 @@ class RelatedCells:
         """The size (N,) of F in rows of numbers (N, C), and whether the child's number is one of F."""
         child, number = self._columns[relation.child], numbers[:, relation.child]
         n, first, last = child.between(relation.values(numbers), relation.open_half(numbers))
-        with np.errstate(invalid="ignore"):
-            return n, (first - child.reach <= number) & (number <= last + child.reach)
+        return n, (first - child.reach <= number) & (number <= last + child.reach)
 
+    @np.errstate(all="ignore")
     def nodes(self, x: Floats, column: int) -> Floats:
         """Encoded numbers (N, n) of a column with which relations hold beside the other cells of rows; NaN without.
 
@@ -270,6 +270,7 @@ class RelatedCells:
 
     # -- cells that are filled ------------------------------------------------------------------
 
+    @np.errstate(all="ignore")
     def settled(
         self,
         frame: pd.DataFrame,

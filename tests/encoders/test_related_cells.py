@@ -89,3 +89,15 @@ def test_of_times_counted_from_a_clock_differences_alone_follow():
     for other in (relation(2, 0, 1, 0), relation(0, 0, 1, -1), relation(2, 1, 1, 0)):
         assert not RelatedCells(schema, [other], clock=0, counted=[1]).relations
     assert RelatedCells(schema, [relation(2, -1, 1, 0)], clock=0, counted=[1]).relations
+
+
+def test_a_number_of_more_steps_than_floats_count_does_not_follow():
+    table = pd.DataFrame({name: COLUMNS[name] for name in ("cents", "large")})
+    table["sum"] = table["cents"] + table["large"]
+    encoder = TableEncoder.fit(table)
+    terms = (Term(1e296, (ColumnTerm(1), ColumnTerm(0))),)
+    related = RelatedCells(encoder.schema, [Relation(2, terms, 0.0, 0.01, 0.0, 0.0, (), 9, 10)])
+    x = encoder.transform(table).x
+    for cells in (x, np.full_like(x, 32.0)):
+        assert not np.isfinite(related.log_terms(cells)).any()
+        assert related.nodes(cells, 0).shape == related.nodes(cells, 2).shape
