@@ -38,7 +38,7 @@ SMALL = {
     "network": NETWORK,
 }
 TABLES = {"mixed": mixed_table(300), "categories": gappy(300)}
-N_POINTS = 512  # noise levels of a row
+N_POINTS = 256  # noise levels of a row
 
 
 def promises():

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pandas as pd
 import pytest
+from fits import chain
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import LAW, TIMES, seeds
@@ -160,7 +161,7 @@ def test_the_detector_calibrates_on_new_groups(monkeypatch):
 
     fit = DiffusionDensity.fit
     monkeypatch.setattr(DiffusionDensity, "fit", noted)
-    frame = child(200).reset_index(drop=True)
+    frame = chain(200).reset_index(drop=True)
     customers = np.array([f"customer {i}" for i in np.random.default_rng(0).permutation(200) // 5])
     model = settings(false_alarm_rate=0.2).fit(frame, groups=customers)
     X, groups = fitted[0]
@@ -172,21 +173,21 @@ def test_the_detector_calibrates_on_new_groups(monkeypatch):
 
 
 def test_two_groups_leave_none_to_calibrate_on():
-    frame = child(20)
+    frame = chain(20)
     with pytest.warns(UserWarning, match="two groups leave none to calibrate on"):
         model = settings().fit(frame, groups=np.arange(20) % 2)
     assert not len(model.calibration_scores_)
 
 
 def test_a_frozen_density_is_calibrated_on_one_row_of_each_group():
-    frame = child(60)
-    density = DiffusionDensity(denoiser="tree", random_state=0).fit(child(60, 1))
+    frame = chain(60)
+    density = DiffusionDensity(denoiser="tree", random_state=0).fit(chain(60, 1))
     model = DiffusionOutlierDetector(FrozenEstimator(density), false_alarm_rate=0.2)
     assert len(model.fit(frame, groups=np.arange(60) % 15).calibration_scores_) == 15
 
 
 def test_groups_are_routed():
-    frame, groups = child(90), np.arange(90) // 3
+    frame, groups = chain(90), np.arange(90) // 3
     model = DiffusionDensity(denoiser="tree", random_state=0)
     with config_context(enable_metadata_routing=True):
         asked = clone(model).set_fit_request(groups=True)
