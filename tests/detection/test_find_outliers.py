@@ -7,7 +7,7 @@ from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, find_outliers
-from discrete_itd.detection.out_of_fold import out_of_fold
+from discrete_itd.detection.out_of_fold import in_order, out_of_fold
 from discrete_itd.detection.reasons import NO_CELL
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.recipes import Forest
@@ -40,11 +40,6 @@ def table(clean):
 @pytest.fixture(scope="module")
 def folds(table):
     return out_of_fold(detector(), table)
-
-
-def scores(table, **how):
-    found = find_outliers(table, detector(), n_rows=None, k=1, **how)
-    return found.set_index("row")["score"].sort_index()
 
 
 @pytest.fixture(scope="module")
@@ -111,11 +106,11 @@ def test_groups_are_left_out_together(table):
     """Copies of an odd row are odd, where none is in the fit for another."""
     copied = pd.concat([table, *[table.loc[[ODD]]] * 4], ignore_index=True)
     record = np.append(np.arange(150), [ODD] * 4)
-    folds = out_of_fold(detector(), copied, record)
-    assert sum(np.isin(record[f.at], ODD).any() for f in folds) == 1
+    together, apart = (out_of_fold(detector(), copied, groups) for groups in (record, None))
+    assert sum(np.isin(record[f.at], ODD).any() for f in together) == 1
+    scores = [in_order(folds, [f.scores for f in folds]) for folds in (together, apart)]
     copies = record == ODD
-    together, apart = scores(copied, groups=record), scores(copied)
-    assert together.loc[copies].max() < apart.loc[copies].min() - 1
+    assert scores[0][copies].max() < scores[1][copies].min() - 1
 
 
 @pytest.mark.slow

@@ -52,7 +52,7 @@ def integral(density, points, most=20_000):
         f_l, f_r = density((a + m) / 2), density((m + b) / 2)
         once = (b - a) * (f_a + 4 * f_m + f_b) / 6
         twice = (b - a) * (f_a + 4 * f_l + 2 * f_m + 4 * f_r + f_b) / 12
-        wrong, left = abs(twice - once) > 1e-6, left - 2 * len(a)
+        wrong, left = abs(twice - once) > 1e-5, left - 2 * len(a)
         if 4 * wrong.sum() > left:
             wrong[:] = False
         total += twice[~wrong].sum()
