@@ -33,7 +33,7 @@ from discrete_itd.encoders import (
     TableEncoder,
 )
 from discrete_itd.encoders.rows import RowEstimate, ignored, unique_rows
-from discrete_itd.encoders.table import column_specs
+from discrete_itd.encoders.table import Encoded, column_specs
 from discrete_itd.likelihood import squared_errors
 from discrete_itd.likelihood.sampling import level_quantiles, of_column, point_predictions
 from discrete_itd.models.auto import Name, recipe
@@ -121,7 +121,7 @@ def _keeps_rows(estimator: DiffusionDensity) -> bool:
 
 def _has_categories(estimator: DiffusionDensity) -> bool:
     check_is_fitted(estimator)
-    return any(c.has_levels for c in estimator.encoder_.schema)
+    return any(c.has_levels and c.kind != "clock" for c in estimator.encoder_.schema)
 
 
 @methods_in_one_thread
@@ -135,7 +135,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     Parameters
     ----------
     column_types : mapping from column name to kind or options, or one kind for all columns, optional
-        "nominal", "ordinal" or "continuous", where it should not follow from the dtype
+        "nominal", "ordinal", "continuous" or "clock", where it should not follow from the dtype
         (:mod:`discrete_itd.encoders`); or a mapping with "kind" and its options, like
         ``{"kind": "ordinal", "categories": ["S", "M", "L"]}``
         (:func:`discrete_itd.encoders.check_column_spec`); ``{"na": "k.A."}`` says which text is a missing cell.
@@ -789,7 +789,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         """The table with its missing cells filled, each by itself, or by a joint draw."""
         model, encoder, rng = self.model_, rows.encoder, None
         x = rows.x.clone()
-        x[:, encoder.n_columns :] = PRESENT  # a filled cell is present
+        indicators = [
+            p for j in range(encoder.n_columns) if (p := encoder.indicator_of(j)) is not None
+        ]
+        x[:, indicators] = PRESENT  # a filled cell is present
         empty = torch.from_numpy(rows.is_missing).to(x.device)
         x[:, : encoder.n_columns].masked_fill_(empty, math.nan)
         incomplete = x[torch.nonzero(empty.any(1)).flatten()]
@@ -805,8 +808,12 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
                 batch_size=model.posteriors_at_once(denoiser),
             )  # fmt: skip
             self._with_values(x, incomplete)
-        filled = encoder.inverse_transform(x.cpu().numpy(), rng=rng, settled=True)
-        if encoder.relations and len(filled):
+        clock, x = None, x.cpu().numpy()
+        if rows.clock is not None:
+            lacking = rows.take(rows.is_missing.any(1))
+            clock = encoder.near_clock(lacking.frame, cast(np.ndarray, lacking.clock))
+        filled = encoder.inverse_transform(x, rng=rng, settled=True, clock=clock)
+        if encoder.related.relations and len(filled):
             some = rows.is_missing.any(1)
             known = cast(pd.DataFrame, rows.frame[some])
             filled = encoder.related.settled(filled, rows.is_missing[some], rng, known)
@@ -846,15 +853,17 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         """Log-probabilities (N, K) of the levels of column j given the other cells of rows (N, C')."""
         return self._conditional(x, j, lambda q: q.column(j))
 
-    def _others(self, X: Any, column: Hashable) -> tuple[int, Tensor, np.ndarray, pd.Index]:
-        """Place of a column, the distinct rows without its cell, which is there, their places, and the index of X."""
+    def _others(self, X: Any, column: Hashable) -> tuple[int, Tensor, np.ndarray, Rows]:
+        """Place of a column, the distinct rows without its cell, which is there, their places, and the rows of X."""
         encoder = self.encoder_
         j = encoder.place_of(column)
         rows = self.rows(X, ignore=column)
         x = rows.x.clone()
-        x[:, [c for c in range(encoder.n_columns, x.shape[1]) if encoder.owner[c] == j]] = PRESENT
+        indicator = encoder.indicator_of(j)
+        if indicator is not None:
+            x[:, indicator] = PRESENT
         x[:, j] = 0.0  # rows that differ in this cell alone are one
-        return j, *unique_rows(x), rows.index
+        return j, *unique_rows(x), rows
 
     @available_if(_has_categories)
     @in_kind
@@ -881,13 +890,13 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         check_is_fitted(self)
         encoder = self.model_.encoder
         place = _categorical_column(encoder, column)
-        j, unique, inverse, index = self._others(X, encoder.names[place])
+        j, unique, inverse, rows = self._others(X, encoder.names[place])
         values, level, share = encoder.schema[j].values()
         if encoder.schema[j].text_dtype is not None:
             values = pd.Index(encoder.schema[j].write(pd.Series(values)), dtype=object)
         probs = np.exp(self._distribution(unique, j).cpu().numpy())[:, level] * share
         probs /= probs.sum(1, keepdims=True)
-        return pd.DataFrame(probs[inverse], index=index, columns=values, copy=False)
+        return pd.DataFrame(probs[inverse], index=rows.index, columns=values, copy=False)
 
     @in_kind
     def predict_quantiles(
@@ -914,7 +923,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             that :meth:`sample` draws given the other cells. No draw lies beyond an end of the training range that many
             rows share, or far beyond another, where :meth:`predict_log_density` leaves some probability.
         """
-        j, unique, inverse, index = self._others(X, column)
+        j, unique, inverse, rows = self._others(X, column)
         own = self.model_.encoder.schema[j]
         if not own.is_ordered:
             raise ValueError(
@@ -930,7 +939,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             seen = self._distribution(unique, j)[:, : own.points.n_levels]
             cells = level_quantiles(seen, at)
         of_quantiles = cells.cpu().numpy()[inverse].T
-        values = [own.decode(x, settled=True).set_axis(index) for x in of_quantiles]
+        start = rows.encoder.start_of(j, rows.clock)
+        values = [
+            own.decode(x, settled=True, start=start).set_axis(rows.index) for x in of_quantiles
+        ]
         return pd.concat(values, axis=1, keys=named)
 
     @in_kind
@@ -955,8 +967,15 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             numbers log-densities per unit, of times per second. A value never seen has a share of the probability of
             new ones.
         """
-        j, unique, inverse, index = self._others(X, column)
-        own, wanted = self.model_.encoder.schema[j], pd.Series(values)
+        j, unique, inverse, rows = self._others(X, column)
+        own, wanted, encoder = self.model_.encoder.schema[j], pd.Series(values), rows.encoder
+        if encoder.times is not None and j in (encoder.times.clock, *encoder.times.since):
+            clock = encoder.names[encoder.times.clock]
+            what = "the clock" if clock == column else f"counted from {clock!r}"
+            raise ValueError(
+                f"column {column!r}: {what}, so a value is another one in each row; see predict_quantiles, or fit with"
+                f" column_types={{{column!r}: 'continuous'}}"
+            )
         cells, log_volume, _ = own.encode(wanted)
         if (np.isnan(cells) | (cells == own.absent_level)).any():
             raise ValueError(f"column {column!r}: values must not be missing")
@@ -971,7 +990,8 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
                 log_p = torch.log_softmax(log_p, 1)
             log_p = log_p[:, at.long()]
         nats = log_p.cpu().numpy() + log_volume
-        return pd.DataFrame(nats[inverse], index=index, columns=pd.Index(wanted.array), copy=False)
+        at_values = pd.Index(wanted.array)
+        return pd.DataFrame(nats[inverse], index=rows.index, columns=at_values, copy=False)
 
     # -- saving ---------------------------------------------------------------------------------
 
@@ -1016,10 +1036,13 @@ def drawn_rows(
     start = torch.full((1, len(encoder.owner)), torch.nan, dtype=torch.float64)
     present = np.zeros(encoder.n_columns, bool)
     row = None if given is None else encoder.one_row(given)
+    clock = None
     if row is not None:
-        cells = _known(row, encoder)
+        encoded = _known(row, encoder)
+        cells, clock = encoded.cells.x, encoded.clock
         start = torch.from_numpy(cells)
         present = ~(np.isnan(cells[:, : encoder.n_columns]) | encoder.absent(cells))[0]
+        present |= encoded.is_given[0] if encoded.is_given is not None else False
         start[:, ~present[encoder.owner]] = torch.nan
     cells = model.draw(start.expand(n, -1).to(model.device), seed).cpu().numpy()
     random = np.random.default_rng(seed)
@@ -1028,7 +1051,8 @@ def drawn_rows(
             if not column.absent and not present[j]:
                 share = column.n_missing / max(1, column.n_rows)
                 cells[random.random(n) < share, j] = np.nan
-    frame = encoder.inverse_transform(cells, rng=random)
+    clock = None if clock is None else clock.repeat(n)
+    frame = encoder.inverse_transform(cells, rng=random, clock=clock)
     if row is not None:  # the given values themselves, not the most frequent of a pool
         row = encoder.read(row)
         for name in row.columns[present]:
@@ -1037,7 +1061,7 @@ def drawn_rows(
                 as_drawn = value.astype(frame[name].dtype)
                 value = as_drawn if (as_drawn == value).all() else value
             frame[name] = value
-    if encoder.relations:
+    if encoder.related.relations:
         frame = encoder.related.settled(frame, frame.notna().to_numpy() & ~present, random)
     frame = encoder.write(frame)
     if not density._is_frame:
@@ -1045,30 +1069,32 @@ def drawn_rows(
     return as_polars(frame) if density._is_polars else frame
 
 
-def _known(row: pd.DataFrame, encoder: TableEncoder) -> np.ndarray:
-    """The encoded row (1, C') of given values; ValueError if one is none, or was not seen among the categories."""
+def _known(row: pd.DataFrame, encoder: TableEncoder) -> Encoded:
+    """The encoded row of given values; ValueError if one is none, or was not seen among the categories."""
     for name, cells in row.items():
         if not pd.api.types.is_scalar(cells.iloc[0]):
             raise ValueError(f"column {name!r}: got {cells.iloc[0]!r}; {ONE_VALUE}")
     try:
-        x = encoder.transform(row).x
+        encoded = encoder.encoded(row)
     except ValueError as error:
         raise ValueError(f"{error}; {ONE_VALUE}") from None
     for j, column in enumerate(encoder.schema):
-        if column.open and x[0, j] == column.codec.n_levels:  # of such rows the model knows nothing
+        if (
+            column.open and encoded.cells.x[0, j] == column.codec.n_levels
+        ):  # of such rows the model knows nothing
             known = ", ".join(map(quoted, column.categories[:3]))
             what = "number" if column.is_number else "category"
             raise ValueError(
                 f"column {column.name!r}: unseen {what} {quoted(plain(row.iloc[0, j]))} in given=; known are, among"
                 f" others, {known}"
             )
-    return x
+    return encoded
 
 
 def _categorical_column(encoder: TableEncoder, column: Hashable | None) -> int:
     """Position of a column with a table of probabilities, by default the last; ValueError if it has none."""
     if column is None:
-        return max(j for j, c in enumerate(encoder.schema) if c.has_levels)
+        return max(j for j, c in enumerate(encoder.schema) if c.has_levels and c.kind != "clock")
     j = encoder.place_of(column)
     if not (own := encoder.schema[j]).has_levels:
         raise ValueError(

@@ -214,6 +214,11 @@ def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector) -> None:
     """Print the columns, training, gain and threshold of a fitted model; its card has more."""
     model = density_of(fitted)
     put(columns_table(model.encoder_).to_string(index=False))
+    if (times := model.encoder_.times) is not None:
+        names = [str(name) for name in model.encoder_.names]
+        counted = ", ".join(names[j] for j in times.since)
+        also = f"; {counted} count from it" if counted else ""
+        put(f"\nclock: {names[times.clock]}, whose week is given{also}")
     known = facts(model.model_, model.n_evaluations)
     put("".join(f"\n{name}: {known[name]}" for name in ("training", "held-out rows")))
     if isinstance(fitted, DiffusionOutlierDetector):

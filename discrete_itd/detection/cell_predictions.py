@@ -93,8 +93,8 @@ class Cell(NamedTuple):
 
     ``values`` are the log-probabilities of its levels, (B, K), nats, or the densities of standardised values, (B, 1);
     ``indicator`` (B, 2) the log-probabilities of being present or missing, None if missingness is not modelled, and
-    ``places`` the internal columns of the value and of the indicator. ``spread`` (B, 3) are the ``QUANTILES`` of a
-    density.
+    ``places`` the internal columns of the value, of a clock its weekday, and of the indicator. ``spread`` (B, 3) are
+    the ``QUANTILES`` of a density.
     """
 
     column: Column
@@ -110,7 +110,8 @@ class Cell(NamedTuple):
         ``spread`` (N, C, 3) are the quantiles of these, as of :func:`spreads`.
         """
         column = scorer.schema[j]
-        places = np.flatnonzero(scorer.density.encoder_.owner == j).tolist()
+        place = scorer.density.encoder_.indicator_of(j)
+        places = [j] if place is None else [j, place]
         indicator = q.column(places[1])[rows] if len(places) > 1 else None
         values = q.column(j)[rows] if j in q.codebook.place else q.number(j, rows)
         return cls(column, values, indicator, places, spread[rows, j])
@@ -182,7 +183,7 @@ def spreads(scorer: Scorer, q: Posterior, columns: Tensor) -> Tensor:
 
 def entropies(scorer: Scorer, q: Posterior, row: Tensor, column: Tensor) -> Tensor:
     """Expected surprisal of cells (n,) given the others of their rows: float64, (n,), nats; of numbers as recorded."""
-    lines, reals, owner = q.codebook.lines, q.codebook.reals, scorer.density.encoder_.owner
+    lines, reals, encoder = q.codebook.lines, q.codebook.reals, scorer.density.encoder_
 
     def cells(z: Tensor, line: Tensor) -> Intervals:
         return lines.cells(lines.rounded(z, line), line)
@@ -201,7 +202,11 @@ def entropies(scorer: Scorer, q: Posterior, row: Tensor, column: Tensor) -> Tens
     for j in column.unique().tolist():
         chosen, codec = torch.nonzero(column == j).flatten(), scorer.schema[j].codec
         out[chosen] += of_levels(chosen, j) if codec.has_levels else codec.mean_new_nats
-        for indicator in np.flatnonzero(owner == j)[1:].tolist():
+        if (part := encoder.part_of(j)) is not None:
+            of_numbers = conditional.cells_of(q, row[chosen], column[chosen] * 0 + part)
+            line = torch.searchsorted(reals, column[chosen] * 0 + part)[:, None]
+            out[chosen] += of_numbers.entropy(cells, line)
+        if (indicator := encoder.indicator_of(j)) is not None:
             present = q.column(indicator)[row[chosen], int(PRESENT)].double().exp()
             out[chosen] = of_levels(chosen, indicator) + present * out[chosen]
     return out
@@ -228,7 +233,7 @@ def _with_missing(expected: Expected, log_present: Tensor | None, n: int) -> Exp
 
 
 def _decode(column: Column, cells: np.ndarray) -> np.ndarray:
-    """Values as in the table for encoded ``cells``, of their shape."""
+    """Values as in the table for encoded ``cells``, of their shape; times that count from a clock, from nothing."""
     if not column.codec.of_numbers:
         position = column.codec.decode(cells.astype(float).ravel())
         return np.array([*column.categories, None], dtype=object)[position].reshape(cells.shape)
@@ -298,6 +303,11 @@ def log_flat(scorer: Scorer, x: Tensor) -> Tensor:
             values = codec.decode(x[:, j].double().cpu().numpy())
             mass = log_anywhere(values, codec.low, codec.high, codec.step)
             out[:, j] = torch.from_numpy(mass).to(out)
+        if codec.part is not None:  # a time of day
+            place = scorer.density.encoder_.part_of(j)
+            out[:, place] = math.log(
+                codec.part.step / (codec.part.high - codec.part.low + codec.part.step)
+            )
     return _by_column(scorer, out.masked_fill(x.isnan(), 0.0))
 
 

@@ -20,10 +20,10 @@ from scipy import special
 
 from discrete_itd.detection.cell_predictions import WRONG_CELLS
 from discrete_itd.detection.score import USUAL, Scorer
-from discrete_itd.encoders import Column, written
+from discrete_itd.encoders import Clock, Column, written
 from discrete_itd.encoders.relations import Relation, is_numeric, number_in, numbers_of
 from discrete_itd.encoders.rows import Rows
-from discrete_itd.reading.frames import DAY, SECOND
+from discrete_itd.reading.frames import DAY, SECOND, restore_times
 
 DAY_SECONDS = DAY // SECOND
 
@@ -62,7 +62,7 @@ def broken(scorer: Scorer, rows: Rows) -> pd.DataFrame:
             )
         child = schema[relation.child]
         value = relation.values(numbers_of(rows.frame.iloc[[i]], schema))
-        followed = _cell(child, _encoded(child, value))
+        followed = _cell(child, value)
         statement = (
             f"{child.name} = {texts[relation.child]}, but {relation.expression(names)}"
             f" = {relation.expression(texts)} = {written(followed, child)}"
@@ -103,7 +103,7 @@ def repairs(
             if np.isnan(row[0, j]):
                 continue
             if is_numeric(schema[j]):
-                expected = _cell(schema[j], _encoded(schema[j], row[:, j]))
+                expected = _cell(schema[j], row[:, j])
             else:  # text with the number that is nearest
                 away = [abs(number_in(text) - row[0, j]) for text in schema[j].categories]
                 expected = schema[j].categories[int(np.nanargmin(away))]
@@ -126,35 +126,32 @@ def _likely_repairs(scorer: Scorer, rows: Rows) -> list[Repair]:
     ways = [*repairs(schema, relations, numbers_of(rows.frame, schema), scorer.given)]
     if not ways:
         return []
-    mended = rows.cells[[way.row for way in ways]].copy()
-    log_volume = rows.log_volume[[way.row for way in ways]].copy()
+    mended = rows.frame.iloc[[way.row for way in ways]].astype(object)
     for n, way in enumerate(ways):
-        cell, volume, _ = schema[way.column].encode(pd.Series([way.expected]))
-        mended[n, way.column], log_volume[n, way.column] = cell[0], volume[0]
-    x = torch.from_numpy(mended).to(rows.x)
+        mended.iat[n, way.column] = way.expected
+    cells = rows.encoder.readable(mended).cells
+    x = torch.from_numpy(cells.x).to(rows.x)
     log_prob = scorer.model.log_prob(x, scorer.density.n_evaluations).log_prob.cpu().numpy()
-    total = log_prob + log_volume.sum(1)
+    total = log_prob + cells.log_volume.sum(1)
     return [
         way._replace(log_weight=way.log_weight + float(p))
         for way, p in zip(ways, total, strict=True)
     ]
 
 
-def _encoded(column: Column, numbers: np.ndarray) -> np.ndarray:
-    """The encoded cells nearest to numbers; times are in days."""
+def _cell(column: Column, numbers: np.ndarray) -> Any:
+    """The cell nearest to the first of numbers; times are in days."""
     if column.family != "number":
-        numbers = (numbers * DAY_SECONDS - column.origin) * (SECOND / column.step)
-    return column.from_numbers(numbers)
-
-
-def _cell(column: Column, x: np.ndarray) -> Any:
-    """The cell of the first of encoded ones."""
-    return column.decode(x[:1], settled=True).iloc[0]
+        steps = (numbers * DAY_SECONDS - column.origin) * (SECOND / column.step)
+        return restore_times(steps[:1], column.dtype, column.origin, column.step).iloc[0]
+    return column.decode(column.from_numbers(numbers)[:1], settled=True).iloc[0]
 
 
 def _log_flat(column: Column) -> float:
     """Log-mass of a number of a column if each of its numbers is as probable."""
     codec: Any = column.codec
+    if isinstance(codec, Clock):  # of any block
+        return -math.log((codec.high - codec.low + 1) * codec.length)
     if codec.has_levels:
         return -math.log(codec.n_levels)
     return -math.log(max(1.0, (codec.high - codec.low) / codec.step))

@@ -53,7 +53,10 @@ def sentence(n_outside: np.ndarray, n_rows: int, schema: Sequence[Column]) -> st
     )
     more = f" and {len(many) - 3} more" if len(many) > 3 else ""
     times = [schema[j].name for j in many if schema[j].family == "datetime"]
-    instead = f"model the weekday of {times[0]!r} in place of the date, " if times else ""
+    instead = ""
+    if times:
+        how = advice(f"column_types={{{times[0]!r}: 'clock'}}", f"--column {times[0]}=clock")
+        instead = f"model the weekday of {times[0]!r} in place of the date ({how}), "
     return (
         f"outside the range or the categories of training: columns {columns}{more}; the stated rate of false alarms"
         f" does not hold for such rows: {instead}compare within strata ({advice('given=', '--given')}), or fit again"

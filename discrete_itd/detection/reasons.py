@@ -76,8 +76,8 @@ def expected(
     column = np.repeat(cells[rows.inverse].ravel(), n_values)
     rank = np.tile(np.arange(n_values), len(row) // n_values)
     value, probability, low, high = (t[rows.inverse].ravel() for t in predicted)
-    columns = {"expected": _objects(value), "expected_probability": probability}
-    columns |= {"low": _objects(low), "high": _objects(high)}
+    value, low, high = (_of_time(rows, t, row, column) for t in (value, low, high))
+    columns = {"expected": value, "expected_probability": probability, "low": low, "high": high}
     lines = pd.DataFrame(_lines(rows, row, column, rank) | columns)
     return cast(pd.DataFrame, lines[lines["expected_probability"].notna()]).reset_index(drop=True)
 
@@ -98,6 +98,16 @@ def _lines(rows: Rows, row: np.ndarray, column: np.ndarray, rank: np.ndarray) ->
         "column": _objects(names[j] for j in column),
         "value": _objects(cells),
     }
+
+
+def _of_time(rows: Rows, values: np.ndarray, row: np.ndarray, column: np.ndarray) -> pd.Series:
+    """Predicted values of L cells, given by position, as those of the time of their rows: objects, (L,)."""
+    out = np.array(values, dtype=object)
+    times = rows.encoder.times
+    for j in () if times is None else (times.clock, *times.since):
+        lines = np.flatnonzero(column == j)
+        out[lines] = _objects(rows.placed(out[lines], row[lines], j))
+    return _objects(out)
 
 
 def _objects(values: Iterable[Any]) -> pd.Series:
@@ -178,7 +188,13 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
     errors = errors.iloc[(n_lines.cumsum() - n_lines)[inverse[row]] + rank].reset_index(drop=True)
     conflict = _lines(rows, row, errors["conflict"].to_numpy(), rank)
     is_conflict = errors["conflict_nats"] >= LEAST_NATS
-    lines = _lines(rows, row, errors["cell"].to_numpy(), rank) | {
+    cell = errors["cell"].to_numpy()
+    for part in ("value", "low", "high"):
+        errors[part] = _of_time(rows, errors[part].to_numpy(), row, cell)
+    if rows.encoder.times is not None:  # nothing is expected in place of a time far from all others
+        is_lost = errors["value"].isna() & (cell == rows.encoder.times.clock)
+        errors["probability"] = errors["probability"].where(~is_lost, np.nan)
+    lines = _lines(rows, row, cell, rank) | {
         "nats": errors["nats"],
         "expected_nats": errors["expected_nats"],
         "excess_nats": errors["nats"] - errors["expected_nats"],

@@ -26,9 +26,13 @@ floats of these. An object column of numbers, truth values or times is what thes
 decimal commas or dates is numbers or times where all cells agree (:mod:`discrete_itd.reading`). A missing
 cell is NaN and is never an error. Identifiers and free text are left out of a model
 (:func:`discrete_itd.encoders.inference.left_out_as`).
+
+Where rows come in time, one column of times is the clock of the table, and others are differences to it
+(:mod:`discrete_itd.encoders.clock`).
 """
 
 from discrete_itd.encoders.categories import Categories
+from discrete_itd.encoders.clock import Clock
 from discrete_itd.encoders.codec import Codec
 from discrete_itd.encoders.column import Column, number, written
 from discrete_itd.encoders.inference import KINDS, MISSING, UNKNOWN, check_column_spec
@@ -40,6 +44,6 @@ from discrete_itd.reading.notation import NOTATIONS, Notation
 
 __all__ = [
     "ABSENT", "KINDS", "MISSING", "NOTATIONS", "PRESENT", "UNKNOWN",
-    "Categories", "Codec", "Column", "Continuous", "Notation", "Rows", "TableEncoder",
+    "Categories", "Clock", "Codec", "Column", "Continuous", "Notation", "Rows", "TableEncoder",
     "as_frame", "check_column_spec", "number", "written",
 ]  # fmt: skip

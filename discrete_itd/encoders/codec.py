@@ -46,6 +46,8 @@ class Codec(ABC):
         Whether the categories are True and False.
     absent_level : float
         The level of missing cells; NaN if they have none.
+    part : Codec, optional
+        Of values that are two cells of the core: ``encode`` gives two columns, the second one by this codec.
     unseen_count : float
         Pseudo-count of unseen values when the marginal is smoothed.
     log_share_near : float
@@ -102,6 +104,10 @@ class Codec(ABC):
     @abstractmethod
     def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """The numbers or the positions of categories of encoded cells; drawn with ``rng``, where one has several."""
+
+    @property
+    def part(self) -> Codec | None:
+        return None
 
     @property
     def has_levels(self) -> bool:

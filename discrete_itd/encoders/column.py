@@ -204,7 +204,7 @@ class Column:
     def is_number(self) -> bool:
         """Whether its values are numbers or times, which have a median and a mean: all but codes and words."""
         numeric = {*map(type, self.categories)} <= {int, float}
-        return self.codec.of_numbers or (self.is_ordered and numeric)
+        return self.is_ordered and (self.codec.of_numbers or numeric)
 
     def to_numbers(self, x: np.ndarray) -> np.ndarray:
         """The numbers, (n,), that encoded cells of a column of numbers stand for; times as counts of steps."""
@@ -354,8 +354,20 @@ class Column:
         parts += [f"{' and '.join(gaps)} taken as missing"] if gaps else []
         return "; ".join((*parts, *self.notes))
 
-    def encode(self, values: pd.Series | PlainCells) -> tuple[np.ndarray, np.ndarray, bool]:
+    def numbers(self, cells: PlainCells) -> np.ndarray:
+        """The numbers of plain values of a column of numbers or times: float64, times as counts of steps.
+
+        ValueError, naming the column, if a value is infinite or not of its kind.
+        """
+        return as_numbers(self.name, cells, self.family, self.origin, self.step)
+
+    def encode(
+        self, values: pd.Series | PlainCells, start: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray, bool]:
         """The core's numbers and log-volumes, float64; where a cell is missing, its level or NaN, and 0.
+
+        Of shape (N,); (N, 2) where the codec has a ``part``. Times are counted from the steps ``start`` (N,), if given,
+        and missing where that is NaN.
 
         The third result is whether all of several values are unseen, so that the dtype is probably wrong. A ValueError
         or TypeError names the column, if a value is not of its kind, infinite, or unseen where that is refused.
@@ -363,29 +375,46 @@ class Column:
         cells, words = self.readable(values)
         if words is not None:
             raise ValueError(self.refusal(words[pd.notna(words)][0]))
+        where = cells.where
         if not self.codec.of_numbers:
             x, log_volume = self.codec.encode(self.name, cells)
         else:
-            numbers = as_numbers(self.name, cells, self.family, self.origin, self.step)
+            numbers = self.numbers(cells)
+            if start is not None:
+                numbers = np.append(numbers, np.nan)[where] - start
+                where = np.where(np.isnan(numbers), -1, np.arange(len(numbers)))
+                numbers = np.where(where < 0, 0.0, numbers)
             x, log_volume = self.codec.encode(numbers)
             if self.family != "number":
-                log_volume -= math.log(self.step / 1e9)  # per second, not per step
+                first = log_volume if log_volume.ndim == 1 else log_volume[:, 0]
+                first -= math.log(self.step / 1e9)  # per second, not per step
         is_open = bool(self.categories) and self.open
         is_suspicious = is_open and bool((x == self.codec.n_levels).all())
         is_suspicious = is_suspicious and int((cells.where >= 0).sum()) >= SUSPICIOUS_ROWS
-        x = np.concatenate((x + 0.0, [self.absent_level]))  # one more, for the missing: index -1
-        log_volume = np.concatenate((log_volume, [0.0]))
-        return x[cells.where], log_volume[cells.where], is_suspicious
+        # one more, for the missing: index -1
+        x = np.concatenate((x + 0.0, np.full((1, *x.shape[1:]), self.absent_level)))
+        log_volume = np.concatenate((log_volume, np.zeros((1, *x.shape[1:]))))
+        return x[where], log_volume[where], is_suspicious
 
     def decode(
-        self, x: np.ndarray, rng: np.random.Generator | None = None, *, settled: bool = False
+        self,
+        x: np.ndarray,
+        rng: np.random.Generator | None = None,
+        *,
+        settled: bool = False,
+        start: np.ndarray | None = None,
     ) -> pd.Series:
-        """The cells of the core's numbers, in the fitted dtype; ``settled`` ones as :meth:`Continuous.settled`."""
+        """The cells of the core's numbers, in the fitted dtype; ``settled`` ones as :meth:`Continuous.settled`.
+
+        Times are counted from the steps ``start`` (N,), if given.
+        """
         values = self.codec.decode(x, rng)
         if not self.codec.of_numbers:
             return restore_categories(self.categories, values, self.dtype)
         if settled:
             values = self.codec.settled(values)
+        if start is not None:
+            values = values + start
         if self.family != "number":
             return restore_times(values, self.dtype, self.origin, self.step)
         whole = family(self.dtype) == "integer" or self.codec.whole

@@ -20,6 +20,7 @@ from discrete_itd.encoders.categories import (
     fit_categories,
     no_category,
 )
+from discrete_itd.encoders.clock import Clock
 from discrete_itd.encoders.codec import Codec
 from discrete_itd.encoders.column import Column, number
 from discrete_itd.encoders.levels_or_numbers import (
@@ -59,10 +60,10 @@ from discrete_itd.reading.numbers import NumberNotation
 from discrete_itd.reading.text import FEW_VALUES, as_text, number_of, quoted
 from discrete_itd.validation import advice, check_choice, warn, warn_of_column
 
-Kind = Literal["nominal", "ordinal", "continuous"]
-Why = Literal["identifiers", "free text"]  # a column is left out
+Kind = Literal["nominal", "ordinal", "continuous", "clock"]
+Why = Literal["identifiers", "free text", "serial numbers"]  # a column is left out
 KINDS: dict[str, type[Codec]] = {  # the class of each kind of column
-    "nominal": Categories, "ordinal": Categories, "continuous": Continuous,
+    "nominal": Categories, "ordinal": Categories, "continuous": Continuous, "clock": Clock,
 }  # fmt: skip
 MISSING = ("auto", "marginalise", "category")
 UNKNOWN = ("smooth", "error")
@@ -390,7 +391,8 @@ def refit_column(column: Column, cells: pd.Series, spec: ColumnSpec, *, missing:
 
     What the table decides is kept: the kind, the notation, and which texts and numbers are missing cells.
     """
-    seen, codec = Observed(column.name, cells, column.kind, column.na), column.codec
+    kind = "continuous" if column.kind == "clock" else column.kind  # until its times are counted
+    seen, codec = Observed(column.name, cells, kind, column.na), column.codec
     read = column.readable(cells)[0]
     is_known = read.where >= 0
     known = read.values[read.where[is_known]]
@@ -405,7 +407,7 @@ def refit_column(column: Column, cells: pd.Series, spec: ColumnSpec, *, missing:
     if codec.of_numbers or (types and types <= {int, float}):
         seen.is_whole = is_whole
     is_open = column.open or codec.of_numbers
-    codec, scale = _fit_codec(seen, column.kind, spec, column.dtype, is_open)
+    codec, scale = _fit_codec(seen, kind, spec, column.dtype, is_open)
     how: dict[str, Any] = dict(zip(("origin", "step", "decimals"), scale, strict=True))
     how |= {"n_rows": seen.n_rows, "n_missing": seen.n_missing}
     fitted = replace(column, codec=codec, absent=False, informative=False, **how)

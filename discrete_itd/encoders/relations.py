@@ -22,7 +22,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from discrete_itd.encoders.column import Column
-from discrete_itd.reading.frames import DAY, SECOND, as_numbers
+from discrete_itd.reading.frames import DAY, SECOND, PlainCells, text_among
+from discrete_itd.reading.text import number_of
 
 Floats, Bools = NDArray[np.float64], NDArray[np.bool_]
 
@@ -333,7 +334,10 @@ def numbers_of(
         cells, _ = column.readable(cast(pd.Series, frame[column.name]))
         try:
             if is_numeric(column):
-                numbers = as_numbers(column.name, cells, column.family, column.origin, column.step)
+                if text_among(cells.values).any():  # levels beside words
+                    texts = [number_of(v) if isinstance(v, str) else v for v in cells.values]
+                    cells = PlainCells(np.array(texts), cells.where)
+                numbers = column.numbers(cells)
             else:
                 numbers = np.array([number_in(text) for text in cells.values], dtype=float)
         except ValueError:  # levels that are no floats

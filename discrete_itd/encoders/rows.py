@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -51,6 +51,10 @@ class Rows:
         Columns of the user's table that are not in the model.
     device : device, optional
         The model's device, where :attr:`x` is.
+    clock : ndarray of float64, shape (N,), optional
+        The clock of each row, in its steps, NaN where it is missing; None without a clock.
+    is_given : ndarray of bool, shape (N, C), optional
+        Cells that are there, but no part of the row: times without a clock to count from. None if there are none.
 
     Examples
     --------
@@ -72,6 +76,8 @@ class Rows:
     by_name: bool
     others: pd.DataFrame | None = None
     device: torch.device | None = None
+    clock: np.ndarray | None = None
+    is_given: np.ndarray | None = None
 
     @classmethod
     def read(
@@ -103,7 +109,7 @@ class Rows:
             ours = ours.copy()
             ours[ignore] = None
         ours = cast(pd.DataFrame, ours)
-        (x, log_volume), unreadable = encoder.readable(ours)
+        (x, log_volume), unreadable, clock, is_given = encoder.readable(ours)
         if ignore is not None:
             x[:, encoder.owner == encoder.place_of(ignore)] = np.nan
         is_text = pd.notna(unreadable)
@@ -113,7 +119,8 @@ class Rows:
             encoder.tell_unreadable(unreadable)
         given = replaced(ours, cells)
         own = x, log_volume, unreadable
-        return cls(encoder, given, *own, columns, is_frame, by_name, others, device)
+        how = columns, is_frame, by_name, others, device
+        return cls(encoder, given, *own, *how, clock, is_given)
 
     def __len__(self) -> int:
         return len(self.cells)
@@ -150,6 +157,8 @@ class Rows:
             log_volume=self.log_volume[positions],
             unreadable=self.unreadable[positions],
             others=None if self.others is None else self.others.iloc[positions],
+            clock=None if self.clock is None else self.clock[positions],
+            is_given=None if self.is_given is None else self.is_given[positions],
         )
 
     @classmethod
@@ -158,6 +167,12 @@ class Rows:
         if len(parts) == 1:
             return parts[0]
         others = [part.others for part in parts if part.others is not None]
+        clocks = [part.clock for part in parts if part.clock is not None]
+        shape = parts[0].encoder.n_columns
+        are_given = [
+            np.zeros((len(part), shape), bool) if part.is_given is None else part.is_given
+            for part in parts
+        ]
         return replace(
             parts[0],
             given=pd.concat([part.given for part in parts]),
@@ -165,13 +180,16 @@ class Rows:
             log_volume=np.concatenate([part.log_volume for part in parts]),
             unreadable=np.concatenate([part.unreadable for part in parts]),
             others=pd.concat(others) if others else None,
+            clock=np.concatenate(clocks) if clocks else None,
+            is_given=np.concatenate(are_given),
         )
 
     @cached_property
     def is_missing(self) -> np.ndarray:
         """Which cells have no value: bool, shape (N, C)."""
         encoder = self.encoder
-        return np.isnan(self.cells[:, : encoder.n_columns]) | encoder.absent(self.cells)
+        is_missing = np.isnan(self.cells[:, : encoder.n_columns]) | encoder.absent(self.cells)
+        return is_missing if self.is_given is None else is_missing & ~self.is_given
 
     @cached_property
     def is_outside(self) -> np.ndarray:
@@ -230,6 +248,24 @@ class Rows:
         x = numbers_of(self.frame, self.encoder.schema, columns)
         return np.column_stack([relation.follows(x) for relation in relations])
 
+    def placed(self, values: Iterable[Any], row: np.ndarray, j: int) -> list[Any]:
+        """Decoded values of column j as those of the rows at some positions: of their time, None without one.
+
+        As many as positions; None among them stays.
+        """
+        column = self.encoder.schema[j]
+        start = self.encoder.start_of(j, self.clock)
+        if start is None:
+            return list(values)
+        of_time = column.family != "number"
+        steps = [float(column.step) * s if of_time else s for s in start[row].tolist()]
+        return [
+            None
+            if v is None or pd.isna(v) or s != s
+            else v + (pd.Timedelta(round(s)) if of_time else s)
+            for v, s in zip(values, steps, strict=True)
+        ]
+
     def labelled(self, index: Any) -> Rows:
         """The rows with another index, of length N."""
         return replace(self, given=self.given.set_axis(index, axis=0))
@@ -260,7 +296,7 @@ class Rows:
         return pd.DataFrame(values, index=self.index, columns=pd.Index(self.encoder.names))
 
     def by_column(self, values: np.ndarray) -> np.ndarray:
-        """Values of internal columns (N, C') by column, (N, C): an indicator's are added to its column's.
+        """Values of internal columns (N, C') by column, (N, C): an indicator's, or a part's, are added to its column's.
 
         NaN values count for nothing; where a column has no others, or its cell is missing without an indicator to say
         so, the sum is NaN.

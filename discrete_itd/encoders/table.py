@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -13,6 +13,18 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.codebook import ColumnPoints
+from discrete_itd.encoders.clock import (
+    Clock,
+    Times,
+    counts_seconds,
+    fit_clock,
+    fitted_blocks,
+    is_serial,
+    local_offset,
+    times_of,
+    unit_of,
+)
+from discrete_itd.encoders.codec import Codec
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
 from discrete_itd.encoders.following import RelatedCells
 from discrete_itd.encoders.gaps import informative_gaps, sampled
@@ -32,6 +44,7 @@ from discrete_itd.encoders.inference import (
     refit_column,
     tell_redundant,
 )
+from discrete_itd.encoders.numeric import Continuous
 from discrete_itd.encoders.relation_search import relations_of
 from discrete_itd.encoders.relations import Relation, has_numbers
 from discrete_itd.reading.columns import settled, tell
@@ -40,6 +53,7 @@ from discrete_itd.reading.frames import (
     is_category,
     read_cells,
     read_few,
+    time_zone,
 )
 from discrete_itd.reading.text import Words, tell_unreadable
 from discrete_itd.validation import advice, by_topic, check_choice, warn, warn_of_column
@@ -65,6 +79,26 @@ class Cells(NamedTuple):
     log_volume: np.ndarray
 
 
+class Encoded(NamedTuple):
+    """The ``cells`` of rows, and what they are given.
+
+    Attributes
+    ----------
+    cells : Cells
+    unreadable : ndarray of object, shape (N, C)
+        The text of unreadable cells, which are missing; None elsewhere.
+    clock : ndarray of float64, shape (N,), optional
+        The clock of each row, in its steps; NaN where it is missing. None without a clock.
+    is_given : ndarray of bool, shape (N, C), optional
+        Which cells are there, but no part of the row: times without a clock to count from. None if there are none.
+    """
+
+    cells: Cells
+    unreadable: np.ndarray
+    clock: np.ndarray | None = None
+    is_given: np.ndarray | None = None
+
+
 @dataclass(frozen=True)
 class LeftOut:
     """A column of the training table that has no place in the model."""
@@ -78,7 +112,8 @@ class TableEncoder:
     """The schema of a table: one :class:`Column` per column of the user's, but for those left out.
 
     Internal columns are the user's, in this order, followed by one missingness indicator (0 present, 1 missing) for
-    each column of numbers or ordered categories where "absent" is a value; a nominal column has a level for it.
+    each column of numbers or ordered categories where "absent" is a value (a nominal column has a level for it), and
+    by second parts of cells: the time of day of a clock.
 
     Parameters
     ----------
@@ -87,12 +122,15 @@ class TableEncoder:
         In the order of their positions. They identify rows or hold free text: new tables may have them or not.
     relations : sequence of Relation
         Columns of the schema that follow from others.
+    times : Times, optional
+        The clock of the table (24).
 
     Attributes
     ----------
     schema : tuple of Column, length C
     left_out : tuple of LeftOut
     relations : tuple of Relation
+    times : Times or None
     owner : ndarray of int64, shape (C',)
         Position of the user's column to which each internal column belongs.
 
@@ -100,7 +138,7 @@ class TableEncoder:
     --------
     >>> frame = pd.DataFrame({"colour": ["red", "blue", None], "size": [3, 1, 2]})
     >>> encoder = TableEncoder.fit(frame)
-    >>> x, log_volume = encoder.transform(frame)
+    >>> x = encoder.transform(frame).x
     >>> x
     array([[ 1.,  2.],
            [ 0.,  0.],
@@ -114,18 +152,27 @@ class TableEncoder:
         schema: Sequence[Column],
         left_out: Sequence[LeftOut] = (),
         relations: Sequence[Relation] = (),
+        times: Times | None = None,
     ) -> None:
         self.schema, self.left_out = tuple(schema), tuple(left_out)
-        self.relations = tuple(relations)
+        self.relations, self.times = tuple(relations), times
         if any(not has_numbers(self.schema[j]) for r in self.relations for j in r.columns):
             raise ValueError("relations are between columns with numbers or times")
+        clocks = [j for j, column in enumerate(self.schema) if isinstance(column.codec, Clock)]
+        if clocks != ([] if times is None else [times.clock]):
+            raise ValueError("a schema has the clock of its times")
         places, n_all = [c.position for c in self.left_out], len(self.all_names)
         if places != sorted(set(places) & set(range(n_all))):
             raise ValueError("positions of columns left out must increase within the table")
         if len({*self.all_names}) < n_all:
             raise ValueError("names of columns repeat")
         indicated = [j for j, column in enumerate(self.schema) if column.indicator]
-        self.owner = np.array([*range(len(self.schema)), *indicated], dtype=np.int64)
+        divided = [j for j, column in enumerate(self.schema) if column.codec.part]
+        self.owner = np.array([*range(len(self.schema)), *indicated, *divided], dtype=np.int64)
+        places = dict(zip(indicated, range(len(self.schema), len(self.owner)), strict=False))
+        self._indicators = places
+        first = len(self.schema) + len(indicated)
+        self._parts = dict(zip(divided, range(first, len(self.owner)), strict=True))
 
     @classmethod
     def fit(
@@ -159,6 +206,9 @@ class TableEncoder:
             for c in self.schema
         ]
         encoder = TableEncoder(schema, self.left_out, self.relations)
+        if self.times is not None:
+            times = self.times
+            encoder = encoder._counted(rows, times.clock, times.since, times.seconds)
         return encoder.with_informative_gaps(rows, columns, missing=missing)
 
     @classmethod
@@ -225,7 +275,13 @@ class TableEncoder:
             LeftOut(column.name, place, why)
             for place, (name, (column, text)) in enumerate(read.items())
             if leave_out
-            and (why := left_out_as(column, specs[name], is_measure=text.refusal.is_measure))
+            and (
+                why := left_out_as(
+                    column,
+                    specs[name],
+                    is_measure=text.refusal.is_measure or counts_seconds(column.cells),
+                )
+            )
         ]
         is_kept = from_array or len(found) == len(read)
         _warn_of(found, is_kept)
@@ -258,7 +314,8 @@ class TableEncoder:
         }
         words = [read[n][0] for n, c in columns_of.items() if not c.codec.of_numbers]
         tell_redundant({c.name: cast(pd.Series, table[n]) for n, c in columns_of.items()}, words)
-        return cls([*columns_of.values()], left_out)
+        encoder = cls([*columns_of.values()], left_out)
+        return encoder._with_times(table, specs, leave_out=leave_out)
 
     def with_informative_gaps(
         self,
@@ -272,7 +329,8 @@ class TableEncoder:
         Of columns for which ``missing`` is "auto"; of others it is only noted. ``columns`` are as in :meth:`infer`.
         """
         specs = column_specs(self.all_names, columns)
-        asked = [j for j, c in enumerate(self.schema) if c.n_missing and not c.absent]
+        examined = [c.n_missing and not (c.absent or c.kind == "clock") for c in self.schema]
+        asked = np.flatnonzero(examined).tolist()
         if not asked:
             return self
         some = frame.iloc[sampled(len(frame))]
@@ -288,17 +346,142 @@ class TableEncoder:
             c = schema[j]
             is_value = (specs[c.name].missing or missing) == "auto"
             schema[j] = c.with_absent() if is_value else replace(c, informative=True)
-        return TableEncoder(schema, self.left_out, self.relations)
+        return TableEncoder(schema, self.left_out, self.relations, self.times)
 
     def with_relations(self, frame: pd.DataFrame) -> TableEncoder:
         """The schema with the relations (23) that most rows of a table follow."""
-        relations = relations_of(self.read(frame), self.schema)
-        return TableEncoder(self.schema, self.left_out, relations)
+        return self.with_only(relations_of(self.read(frame), self.schema))
+
+    def with_only(self, relations: Sequence[Relation]) -> TableEncoder:
+        """The schema with other relations in the place of its own."""
+        return TableEncoder(self.schema, self.left_out, relations, self.times)
+
+    def _with_times(
+        self, table: pd.DataFrame, specs: Mapping[Any, ColumnSpec], *, leave_out: bool
+    ) -> TableEncoder:
+        """The schema with a clock (24), if the rows come in time; serial numbers that grow with it are left out."""
+        declared = [j for j, c in enumerate(self.schema) if specs[c.name].kind == "clock"]
+        if len(declared) > 1:
+            first, second = (self.names[j] for j in declared[:2])
+            raise ValueError(f"column {second!r}: a table has one clock, and {first!r} is one")
+        numbers = {}
+        for j, column in enumerate(self.schema):
+            is_time = column.family == "datetime" or (
+                column.family == "number" and column.codec.whole
+            )
+            is_open = specs[column.name].kind is None or j in declared
+            if isinstance(column.codec, Continuous) and is_time and is_open:
+                cells, _ = column.readable(cast(pd.Series, table[column.name]))
+                numbers[j] = np.append(column.numbers(cells), np.nan)[cells.where]
+        found = times_of(self.schema, numbers, *declared)
+        if found is None:
+            if declared:
+                what = f"column {self.names[declared[0]]!r}: a clock needs two times"
+                raise ValueError(
+                    f"{what}, or numbers of seconds since 1970 of the years 1990 to 2039"
+                )
+            return self
+        clock, since, seconds = found
+        encoder = self
+        if leave_out:
+            serial = [
+                j for j in numbers
+                if j not in (clock, *since) and specs[self.names[j]].kind is None
+                and self.schema[j].family == "number" and is_serial(numbers[j], numbers[clock])
+            ]  # fmt: skip
+            encoder = self._without(serial)
+        places = {name: j for j, name in enumerate(encoder.names)}
+        moved = [places[self.names[j]] for j in (clock, *since)]
+        return encoder._counted(table, moved[0], moved[1:], seconds)
+
+    def _without(self, serial: Sequence[int]) -> TableEncoder:
+        """The schema without the columns at some positions, which are serial numbers."""
+        if not serial or len(serial) == len(self.schema):
+            return self
+        every = self.all_names
+        names = [self.names[j] for j in serial]
+        why: Why = "serial numbers"
+        new = [LeftOut(name, every.index(name), why) for name in names]
+        left_out = sorted([*self.left_out, *new], key=lambda column: column.position)
+        _warn_of(new, is_kept=False)
+        return TableEncoder([c for c in self.schema if c.name not in names], left_out)
+
+    def _counted(
+        self, frame: pd.DataFrame, clock: int, since: Sequence[int], seconds: float
+    ) -> TableEncoder:
+        """The schema with a clock, and other times counted from it, by rows of its table.
+
+        Without any, if the clock has no cell in these rows. ``seconds`` are those of :class:`Times`.
+        """
+        schema = [*self.schema]
+
+        def read(j: int) -> np.ndarray:
+            cells, _ = schema[j].readable(cast(pd.Series, frame[schema[j].name]))
+            return np.append(schema[j].numbers(cells), np.nan)[cells.where]
+
+        if not schema[clock].codec.of_numbers:
+            return self
+        since = [j for j in since if schema[j].codec.of_numbers]
+        column, values = schema[clock], read(clock)
+        known = values[~np.isnan(values)]
+        unit = unit_of(column, seconds)
+        utc = pd.to_datetime(known * unit.seconds + unit.origin, unit="s", errors="coerce")
+        codec = fit_clock(known, unit, local_offset(utc.dropna(), time_zone(column.dtype)))
+        schema[clock] = replace(column, codec=codec, absent=False)
+        times = Times(clock, (*since,), fitted_blocks(codec, known), seconds)
+        for j in since:
+            lags = read(j) - times.steps_to(schema, j, values)
+            lags = lags[~np.isnan(lags)]
+            if len(lags):
+                codec = Continuous.fit(lags, True)
+                schema[j] = replace(schema[j], codec=codec, absent=schema[j].absent)
+        counted = tuple(j for j in since if schema[j].codec is not self.schema[j].codec)
+        return TableEncoder(schema, self.left_out, self.relations, replace(times, since=counted))
+
+    def indicator_of(self, j: int) -> int | None:
+        """The internal column that says whether the cells of column j are missing, if there is one."""
+        return self._indicators.get(j)
+
+    def part_of(self, j: int) -> int | None:
+        """The internal column of the second part of the cells of column j, if they have one."""
+        return self._parts.get(j)
+
+    def near_clock(self, frame: pd.DataFrame, clock: np.ndarray) -> np.ndarray:
+        """The clock (N,) of rows; where it is missing, by their first other time and its usual difference.
+
+        ``frame`` has their cells, text as what it writes.
+        """
+        times = cast(Times, self.times)
+        unit, clock = times.unit(self.schema[times.clock]), clock.copy()
+        for j in times.since:
+            is_open = np.isnan(clock)
+            if is_open.any():
+                column = self.schema[j]
+                cells, _ = column.readable(cast(pd.Series, frame.loc[is_open, column.name]))
+                steps = np.append(column.numbers(cells), np.nan)[cells.where]
+                seconds, origin = times.unit(column)
+                usual = cast(Continuous, column.codec).center
+                at = (steps - usual) * seconds + origin
+                clock[is_open] = np.rint((at - unit.origin) / unit.seconds)
+        return clock
+
+    def start_of(self, j: int, clock: np.ndarray | None) -> np.ndarray | None:
+        """The steps (N,) from which decoded cells of column j count in rows with a ``clock`` (N,).
+
+        None where they count from nothing. A decoded weekday of the clock is of its own block, and at its time of day.
+        """
+        if self.times is None or clock is None or j not in (self.times.clock, *self.times.since):
+            return None
+        if j != self.times.clock:
+            return self.times.steps_to(self.schema, j, clock)
+        codec = cast(Clock, self.schema[j].codec)
+        return clock - codec.decode(codec.encode(clock)[0][:, 0])
 
     @cached_property
     def related(self) -> RelatedCells:
         """The relations among encoded cells."""
-        return RelatedCells(self.schema, self.relations)
+        times = () if self.times is None else (self.times.clock, self.times.since)
+        return RelatedCells(self.schema, self.relations, *times)
 
     @property
     def names(self) -> list:
@@ -368,28 +551,32 @@ class TableEncoder:
         """The points of all internal columns."""
         from discrete_itd.channel import Codebook
 
-        indicators = dict(self._indicators())
-        return Codebook(self.points, [*indicators.values()], indicators)
+        return Codebook(self.points, [*self._indicators.values()], self._indicators)
 
     @property
     def points(self) -> list[ColumnPoints]:
         """The points of each internal column."""
-        indicators = [ColumnPoints("simplex", 2)] * (len(self.owner) - self.n_columns)
-        return [column.points for column in self.schema] + indicators
+        indicators = [ColumnPoints("simplex", 2)] * len(self._indicators)
+        parts = [cast(Codec, self.schema[j].codec.part).points for j in self._parts]
+        return [column.points for column in self.schema] + indicators + parts
 
     def transform(self, frame: pd.DataFrame) -> Cells:
         """Encode rows, whose columns are found by name.
 
         A ValueError or TypeError names a column that is absent, or holds a value that its kind cannot take.
         """
-        cells, unreadable = self.readable(frame)
-        for i, j in np.argwhere(pd.notna(unreadable)).tolist():
-            raise ValueError(self.schema[j].refusal(unreadable[i, j]))
-        return cells
+        return self.encoded(frame).cells
+
+    def encoded(self, frame: pd.DataFrame) -> Encoded:
+        """The rows of :meth:`transform`, with what they are given."""
+        encoded = self.readable(frame)
+        for i, j in np.argwhere(pd.notna(encoded.unreadable)).tolist():
+            raise ValueError(self.schema[j].refusal(encoded.unreadable[i, j]))
+        return encoded
 
     @by_topic()
-    def readable(self, frame: pd.DataFrame) -> tuple[Cells, np.ndarray]:
-        """The rows of :meth:`transform` with unreadable cells as missing; the text of these, (N, C), None elsewhere.
+    def readable(self, frame: pd.DataFrame) -> Encoded:
+        """The rows of :meth:`encoded` with unreadable cells as missing.
 
         A ValueError or TypeError names a column that is absent, or holds a value that its kind cannot take.
         """
@@ -405,24 +592,37 @@ class TableEncoder:
         if len(frame) < SUSPICIOUS_ROWS:
             places = frame.columns.get_indexer(pd.Index(self.names, dtype=frame.columns.dtype))
             few = frame.to_numpy(dtype=object)[:, places]
-        for j, column in enumerate(self.schema):
+        clock, given = None, None
+        of_clock = () if self.times is None else (self.times.clock,)
+        for j in (*of_clock, *(j for j in range(self.n_columns) if j not in of_clock)):
+            column = self.schema[j]
             cells = None if few is None else read_few(few[:, j])
             if cells is None:
                 cells = read_cells(cast(pd.Series, frame[column.name]))
             cells, words = column.readable(cells)
             if words is not None:
                 unreadable[:, j] = words
-            x[:, j], log_volume[:, j], is_suspicious = column.encode(cells)
+            start = self.start_of(j, clock)
+            codes, volumes, is_suspicious = column.encode(cells, start)
+            internal = [j, self._parts[j]] if j in self._parts else j
+            if isinstance(column.codec, Clock):
+                clock = np.append(column.numbers(cells), np.nan)[cells.where]
+                if j not in self._parts:
+                    codes, volumes = codes[:, 0], volumes[:, 0]
+            x[:, internal], log_volume[:, internal] = codes, volumes
             if is_suspicious:
                 own = f"dtype {frame[column.name].dtype}, fitted as {column.dtype}, {column.kind}"
                 ask = "is the dtype the same, and the kind right (column_types=)?"
                 what = f"no value was seen in training ({own}); {ask}"
                 warn_of_column(column.name, what, "unseen")
-        for j, place in self._indicators():
-            x[:, place] = np.where(np.isnan(x[:, j]), ABSENT, PRESENT)
+            if j in self._indicators:
+                x[:, self._indicators[j]] = np.where(cells.where < 0, ABSENT, PRESENT)
+            if start is not None and np.isnan(start).any():
+                given = np.zeros((len(frame), self.n_columns), bool) if given is None else given
+                given[:, j] = np.isnan(start) & (cells.where >= 0)
         # nor is it known whether there is a value
         x[pd.notna(unreadable)[:, self.owner]] = np.nan
-        return Cells(x, log_volume), unreadable
+        return Encoded(Cells(x, log_volume), unreadable, clock, given)
 
     def text_columns(self, frame: pd.DataFrame) -> list[Column]:
         """The columns whose numbers or times are text in a table, or gaps alone and were text in training."""
@@ -445,8 +645,11 @@ class TableEncoder:
         rng: np.random.Generator | None = None,
         *,
         settled: bool = False,
+        clock: np.ndarray | None = None,
     ) -> pd.DataFrame:
         """The table (N, C) of encoded rows x (N, C'), with the fitted names and dtypes.
+
+        Rows without a ``clock`` (N,) in its steps, as in :class:`Encoded`, get the block of a training row.
 
         NaN becomes a missing cell, and so does the code of an unseen category; a column of numpy integers or truth
         values that has missing cells is of the nullable dtype. ``rng`` draws a member of a pooled category;
@@ -456,14 +659,39 @@ class TableEncoder:
         x = np.array(x, dtype=float)
         if x.ndim != 2 or x.shape[1] != len(self.owner):
             raise ValueError(f"x must have {len(self.owner)} columns, got shape {x.shape}")
-        for j, place in self._indicators():
+        for j, place in self._indicators.items():
             x[x[:, place] == ABSENT, j] = np.nan
         index = pd.RangeIndex(len(x)) if index is None else index
-        cells = {
-            c.name: c.decode(x[:, j], rng, settled=settled).set_axis(index)
-            for j, c in enumerate(self.schema)
-        }
+        clock = self._clock(x, rng, clock, settled=settled)
+        cells = {}
+        for j, c in enumerate(self.schema):
+            start = self.start_of(j, clock)
+            cells[c.name] = c.decode(x[:, j], rng, settled=settled, start=start).set_axis(index)
         return pd.DataFrame(cells, columns=pd.Index(self.names), index=index)
+
+    def _clock(
+        self,
+        x: np.ndarray,
+        rng: np.random.Generator | None,
+        clock: np.ndarray | None,
+        *,
+        settled: bool,
+    ) -> np.ndarray | None:
+        """The clock of encoded rows (N, C'), in its steps: the given one where it is known, or in a training block."""
+        if self.times is None:
+            return None
+        j, times = self.times.clock, self.times
+        codec = cast(Clock, self.schema[j].codec)
+        drawn = (
+            np.full(len(x), times.usual_block) if rng is None else rng.choice(times.blocks, len(x))
+        )
+        values = codec.decode(x[:, j], rng) + drawn * codec.length
+        if j in self._parts:
+            part = cast(Codec, codec.part)
+            time_of_day = part.decode(x[:, self._parts[j]], rng)
+            time_of_day = part.settled(time_of_day) if settled else time_of_day
+            values = values + np.clip(np.rint(time_of_day), 0.0, np.ceil(codec.day) - 1)
+        return values if clock is None else np.where(np.isnan(clock), values, clock)
 
     def describe(self) -> pd.DataFrame:
         """One line per column: kind, number of categories, whether open, share missing, how, dtype, relation, reading.
@@ -493,8 +721,11 @@ class TableEncoder:
             share = c.n_missing / max(1, c.n_rows)
             dtype = "category" if is_category(c.dtype) else str(c.dtype)
             gaps = "a value" if c.absent else "summed out" if c.n_missing else ""
+            kind = c.kind
+            if self.times is not None and j in self.times.since:
+                kind += f", since {self.names[self.times.clock]}"
             counts = len(c.categories), c.open, share
-            lines.append((c.name, c.kind, *counts, gaps, dtype, follows.get(j, ""), c.reading))
+            lines.append((c.name, kind, *counts, gaps, dtype, follows.get(j, ""), c.reading))
         for c in self.left_out:
             lines.insert(c.position, (c.name, f"left out: {c.why}", 0, False, np.nan, *[""] * 4))
         return pd.DataFrame(lines, columns=names)
@@ -514,14 +745,9 @@ class TableEncoder:
     def absent(self, x: np.ndarray) -> np.ndarray:
         """Which cells of encoded rows (N, C') are known to be missing: bool, (N, C)."""
         out = x[:, : self.n_columns] == [c.absent_level for c in self.schema]
-        for j, place in self._indicators():
+        for j, place in self._indicators.items():
             out[:, j] = x[:, place] == ABSENT
         return out
-
-    def _indicators(self) -> Iterator[tuple[int, int]]:
-        """Column and internal column of each indicator."""
-        for place in range(self.n_columns, len(self.owner)):
-            yield int(self.owner[place]), place
 
 
 def replaced(frame: pd.DataFrame, new: Mapping[Any, pd.Series]) -> pd.DataFrame:

@@ -190,7 +190,7 @@ class Model:
         """The model without the factors (23) of columns that follow, which has the nats of the anomaly score."""
         if not self.encoder.relations:
             return self
-        return replace(self, encoder=TableEncoder(self.encoder.schema, self.encoder.left_out))
+        return replace(self, encoder=self.encoder.with_only(()))
 
     @cached_property
     def scorer(self) -> Denoiser:

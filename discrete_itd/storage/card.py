@@ -156,6 +156,13 @@ def limits(model: Any) -> list[str]:
         "The file holds no row of the training table, and no average of fewer than five: but categories and how often"
         " they occur, alone and together, and a model that may draw rows it was fitted to. That is no anonymisation.",
     ]
+    if (times := model.encoder.times) is not None:
+        counted = [schema[j].name for j in times.since]
+        also = f" Times that count from it: {listed(counted)}." if counted else ""
+        lines.append(
+            f"The week of {code(schema[times.clock].name)}, by which rows come in time, is given and has no"
+            f" probability: how many rows there are, and when, is not judged.{also}"
+        )
     if not model.denoiser.closed_form:
         error = "too low in expectation, for anomalies by more than its standard error says"
         lines.append(f"A score is a Monte-Carlo estimate: {error}.")

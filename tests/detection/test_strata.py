@@ -349,7 +349,7 @@ def test_columns_that_define_no_stratum_are_refused_before_the_fit(given, messag
 TEXTS = {
     "dates": (
         [f"{day:%d.%m.%Y}" for day in pd.date_range("2020-01-01", periods=200)],
-        "continuous",
+        "clock",
     ),
     "amounts": ([f"{n / 4:.2f} €" for n in range(200)], "continuous"),
     "names": ([f"c{n:x}" for n in range(200)], "looks like identifiers"),

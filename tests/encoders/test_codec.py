@@ -114,8 +114,9 @@ def test_a_foreign_kind_goes_through_every_question(monkeypatch, tmp_path):
 
 def test_every_kind_says_all_of_itself():
     frame = table(60)
+    frame["t"] = pd.date_range("2024-01-01", periods=60, freq="31h")
     for kind in KINDS:
-        spec = "k" if kind == "nominal" else "x"
+        spec = {"nominal": "k", "clock": "t"}.get(kind, "x")
         codec = TableEncoder.fit(frame[[spec]], {spec: kind}).schema[0].codec
         assert isinstance(codec, KINDS[kind])
         assert codec.kind == kind

@@ -119,7 +119,7 @@ def test_arrays_hold_codes_or_numbers():
         pd.testing.assert_frame_equal(back, frame, check_dtype=False)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "clock"])
 def test_a_specified_kind_is_that_of_its_column(kind):
     frame = pd.DataFrame({"a": [3, 1, 2], "b": [0.5, 2.5, 1.0]})
     for kinds in ({"a": kind, "b": kind}, kind):
@@ -157,7 +157,7 @@ def test_times_come_back_on_their_grid():
     hours = pd.date_range("2020-03-28 01:00", periods=40, freq="h", tz="Europe/Berlin")
     for values, step in ((days, 86_400), (hours, 3_600), (days + pd.Timedelta("7s"), 86_400)):
         frame = pd.DataFrame({"t": values})
-        encoder = TableEncoder.fit(frame)
+        encoder = TableEncoder.fit(frame, "continuous")
         assert encoder.schema[0].step == step * 10**9
         drawn = encoder.inverse_transform(np.array([[0.123], [-0.777], [90.0]]))["t"]
         assert drawn.dtype == frame["t"].dtype
@@ -171,7 +171,7 @@ def test_the_density_of_times_is_per_second():
     plain = TableEncoder.fit(seconds, "continuous").transform(seconds)
     for unit in ("s", "ns"):
         frame = pd.DataFrame({"t": days.dt.as_unit(unit)})
-        x, log_volume = TableEncoder.fit(frame).transform(frame)
+        x, log_volume = TableEncoder.fit(frame, "continuous").transform(frame)
         np.testing.assert_allclose(x, plain.x, atol=1e-9)
         np.testing.assert_allclose(log_volume, plain.log_volume)
 

@@ -548,8 +548,8 @@ def test_properties_text_among_numbers_and_times_is_read_as_these(cells, text, v
     assert encoder.schema[0].codec == own.schema[0].codec
     assert encoder.schema[0].n_missing == own.schema[0].n_missing
     np.testing.assert_array_equal(encoder.readable(mixed)[0].x, own.transform(clean).x)
-    drawn = encoder.inverse_transform(np.array([[0.1]]))["a"]
-    assert drawn.dtype == own.inverse_transform(np.array([[0.1]]))["a"].dtype
+    x = np.full((1, len(encoder.owner)), 0.1)
+    assert encoder.inverse_transform(x)["a"].dtype == own.inverse_transform(x)["a"].dtype
 
 
 def test_properties_parts_of_a_stream_are_read_as_the_whole(model):

@@ -1,0 +1,151 @@
+"""Laws of the clock (24): the way back, whole weeks, one mass, and what is no clock."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.encoders import TableEncoder
+
+WEEK = pd.Timedelta("7D")
+CLOCKS = {  # first time, step, and number of steps of the whole table
+    "days": (pd.Timestamp("2023-03-01"), pd.Timedelta("1D"), 200),
+    "minutes": (pd.Timestamp("2023-03-01"), pd.Timedelta("1min"), 300_000),
+    "seconds with a zone": (
+        pd.Timestamp("2023-09-01", tz="Europe/Berlin"),
+        pd.Timedelta("1s"),
+        2e7,
+    ),
+    "hours of two days": (pd.Timestamp("2023-03-01"), pd.Timedelta("1h"), 48),
+}
+
+
+def table(kind="minutes", n=200, seed=0):
+    """Rows in the order of ``when``, with its weekday, a later time, a time of birth, an amount, and gaps."""
+    rng = np.random.default_rng(seed)
+    first, step, n_steps = CLOCKS[kind]
+    when = pd.Series(first + np.sort(rng.integers(0, int(n_steps), n)) * step)
+    later = (when + pd.to_timedelta(rng.gamma(2, 300, n).round(), "min")).dt.floor(step)
+    born = pd.Timestamp("1960-01-01", tz=first.tz) + rng.integers(0, 20_000, n) * pd.Timedelta("1D")
+    frame = pd.DataFrame({"day": when.dt.day_name(), "later": later, "when": when, "born": born})
+    frame["amount"] = rng.integers(0, 100, n) / 4
+    for column in ("later", "when"):
+        frame.loc[rng.integers(0, n, 5), column] = pd.NaT
+    return frame
+
+
+@pytest.mark.parametrize("kind", CLOCKS)
+def test_decoding_undoes_encoding_and_whole_weeks_change_no_cell(kind):
+    frame = table(kind)
+    encoder = TableEncoder.fit(frame)
+    assert encoder.times is not None
+    assert encoder.names[encoder.times.clock] == "when"
+    assert [encoder.names[j] for j in encoder.times.since] == ["later"]
+    cells, _, clock, _ = encoder.readable(frame)
+    back = encoder.inverse_transform(cells.x, frame.index, clock=clock)
+    there = back["later"].notna()  # a time in a row without a clock is given
+    np.testing.assert_array_equal(~there, frame["later"].isna() | frame["when"].isna())
+    assert_frame_equal(back[there], frame[there])
+    moved = frame.assign(later=frame["later"] + 3 * WEEK, when=frame["when"] + 3 * WEEK)
+    if frame["when"].dt.tz is None:  # else hours of summer move
+        np.testing.assert_array_equal(encoder.transform(moved).x, cells.x)
+
+
+def test_text_numbers_of_seconds_and_times_are_one_clock():
+    frame = table("minutes")[["day", "when", "amount"]].dropna().reset_index(drop=True)
+    seconds = (frame["when"] - pd.Timestamp(0)) // pd.Timedelta("1s")
+    others = [frame["when"].dt.strftime("%d/%m/%Y %H:%M"), seconds, 1000 * seconds]
+    x = TableEncoder.fit(frame).transform(frame).x
+    for when in others:
+        other = frame.assign(when=when)
+        encoder = TableEncoder.fit(other)
+        cells, _, clock, _ = encoder.readable(other)
+        np.testing.assert_array_equal(cells.x[:, :2], x[:, :2])
+        if when is not others[0]:
+            back = encoder.inverse_transform(cells.x, clock=clock)
+            assert back["when"].tolist() == when.tolist()
+
+
+def test_the_mass_of_a_week_is_one():
+    days = table("days")[["when"]].dropna()
+    model = DiffusionDensity(denoiser="independent", random_state=0).fit(days)
+    week = pd.DataFrame({"when": pd.date_range("2023-06-05", periods=7, freq="D")})
+    log_mass = model.score_samples(week) + np.log(86_400)  # densities of times are per second
+    assert np.exp(log_mass).sum() == pytest.approx(1 - 0.5 / (len(days) + 0.5 + 3.5), abs=0.01)
+
+
+def test_what_is_no_clock_stays_a_number():
+    rng = np.random.default_rng(0)
+    frame = table("days")[["day", "when", "amount"]]
+    mixed = frame.iloc[rng.permutation(len(frame))]
+    assert TableEncoder.fit(mixed).times is None  # one time, not in the order of the rows
+    assert TableEncoder.fit(frame, {"when": "continuous"}).times is None
+    assert TableEncoder.fit(mixed, {"when": "clock"}).times is not None
+    assert TableEncoder.fit(frame.assign(when=np.sort(rng.normal(size=len(frame))))).times is None
+    with pytest.raises(ValueError, match="column 'amount': a clock needs two times"):
+        TableEncoder.fit(frame, {"amount": "clock"})
+    two = frame.assign(then=frame["when"])
+    with pytest.raises(ValueError, match="column 'then': a table has one clock, and 'when' is one"):
+        TableEncoder.fit(two, {"when": "clock", "then": "clock"})
+
+
+def test_serial_numbers_that_grow_with_the_clock_are_left_out():
+    frame = table("minutes")
+    frame["invoice"] = 7_000 + np.arange(len(frame)) // 3 * 2
+    with pytest.warns(UserWarning, match=r"left out of the model: 'invoice' \(serial numbers\)"):
+        encoder = TableEncoder.infer(frame, leave_out=True)
+    assert [c.name for c in encoder.left_out] == ["invoice"]
+    assert encoder.names[encoder.times.clock] == "when"
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    frame = table("minutes", n=900)
+    half = frame.iloc[:600]
+    return frame, DiffusionOutlierDetector(
+        DiffusionDensity(denoiser="tree", random_state=0), random_state=0
+    ).fit(half)
+
+
+def test_later_rows_raise_the_stated_alarms_and_wrong_times_more(fitted):
+    frame, detector = fitted
+    new = frame.iloc[600:].dropna()
+    right = detector.score_samples(new)
+    assert (detector.predict(new) == -1).mean() < 0.05  # 1 % is stated
+    for column, value in {
+        "when": pd.Timestamp("2204-06-01 10:00"),
+        "later": pd.Timestamp("2204-06-01 10:00"),
+    }.items():
+        wrong = detector.score_samples(new.assign(**{column: value}))
+        assert (wrong < right).all()
+        assert (wrong < np.quantile(right, 0.02)).mean() > 0.9
+        reason = detector.reasons(new.head(2).assign(**{column: value}), k=1)
+        assert reason["column"].tolist() == [column] * 2
+    moved = new.assign(when=new["when"] + 9 * WEEK, later=new["later"] + 9 * WEEK)
+    np.testing.assert_array_equal(detector.score_samples(moved), right)
+
+
+def test_answers_are_times_of_their_rows(fitted):
+    frame, detector = fitted
+    model, new = detector.density_, frame.iloc[600:].dropna().head(20)
+    drawn = model.sample(200, random_state=0)
+    assert (drawn["later"] >= drawn["when"]).mean() > 0.9
+    drawn = drawn.dropna()
+    assert len(drawn) > 190
+    assert drawn["when"].between(frame["when"].min() - WEEK, frame["when"].max() + WEEK).all()
+    quantiles = model.predict_quantiles(new, "later")
+    assert ((quantiles[0.05] >= new["when"]) & (quantiles[0.95] <= new["when"] + WEEK)).all()
+    expected = detector.expected(new, ["later", "when"])
+    rows = new.loc[expected["row"]]
+    away = pd.to_datetime(expected["expected"]).to_numpy() - rows["when"].to_numpy()
+    assert (np.abs(away) < WEEK).all()
+    days = model.predict_proba(new, "when").idxmax(axis=1)
+    assert (days == new["day"]).all()
+    for column in ("later", "when"):
+        filled = model.impute(new.assign(**{column: pd.NaT}))
+        assert (np.abs(filled[column] - new["when"]) < 2 * WEEK).all()
+        other = "when" if column == "later" else "later"
+        assert_frame_equal(filled[[other]], new[[other]])
+    with pytest.raises(ValueError, match="column 'later': counted from 'when'"):
+        model.predict_log_density(new, "later", [new["later"].iloc[0]])
