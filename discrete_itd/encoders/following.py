@@ -203,7 +203,9 @@ class RelatedCells:
         moved = -1.0 * (relation.child in inside)
         for term in relation.terms:
             if inside & {factor.column for factor in term.factors}:
-                if [factor.form for factor in term.factors] != ["x"]:
+                factor, *others = term.factors
+                is_date = factor.form == "day" and self.schema[factor.column].step % DAY == 0
+                if others or not (factor.form == "x" or is_date):
                     return False
                 moved += term.coefficient
         return abs(moved) < FLOAT

@@ -60,7 +60,8 @@ def test_an_interval_has_the_numbers_of_the_column_in_it(name):
     assert np.allclose(nearest, first[some])
 
 
-def test_of_times_counted_from_a_clock_differences_alone_follow():
+@pytest.mark.parametrize("form", ["x", "day"])
+def test_of_times_counted_from_a_clock_differences_alone_follow(form):
     """ordered is the clock, left and paid are counted from it; left = ordered + days."""
     ordered, days = COLUMNS["days"], RNG.integers(1, 40, 300)
     left = ordered + pd.to_timedelta(days, unit="D")
@@ -71,11 +72,12 @@ def test_of_times_counted_from_a_clock_differences_alone_follow():
     schema = [plain.schema[0], replace(plain.schema[1], codec=codec), plain.schema[2]]
     x[:, 1] = codec.encode(days.astype(float))[0]
 
-    def relation(child, *signs):
-        terms = [Term(float(s), (ColumnTerm(j),)) for j, s in enumerate(signs) if s]
+    def relation(child, *signs, form="x"):
+        forms = [form if j < 2 else "x" for j in range(3)]
+        terms = [Term(float(s), (ColumnTerm(j, forms[j]),)) for j, s in enumerate(signs) if s]
         return Relation(child, tuple(terms), 0.0, 1.0, 0.0, 0.0, (), 99, 100)
 
-    follows = relation(1, 1, 0, 1)
+    follows = relation(1, 1, 0, 1, form=form)
     related = RelatedCells(schema, [follows], clock=0, counted=[1])
     assert np.allclose(related.log_terms(x)[:, 0], np.log(follows.share))
     x[:, 2] = np.roll(x[:, 2], 1)
