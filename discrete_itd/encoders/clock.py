@@ -67,6 +67,13 @@ class Clock(Codec):
         The blocks of training, but for one in two hundred at each end.
     time_of_day : Continuous, optional
         Codec of the time of day in steps; None where this is no part of the row.
+
+    Examples
+    --------
+    >>> days = np.arange(60.0)  # since a Thursday
+    >>> clock = fit_clock(days, Unit(86_400.0, 0.0))
+    >>> clock.encode(days[:4])[0][:, 0], clock.blocks(days[:5])
+    (array([3., 4., 5., 6.]), array([-1., -1., -1., -1.,  0.]))
     """
 
     start: float

@@ -58,8 +58,11 @@ def test_two_commands_and_no_option(capsys):
     said = run("fit history.csv --detector --denoiser forest --out model --seed 0", capsys)
     assert said.err.count("unreadable") == 1
     assert "3 unreadable cells taken as missing" in said.err
-    for column in ("montant", "commande", "envoi", "livraison"):
-        assert f"{column} continuous" in " ".join(said.out.split())
+    kinds = {"montant": "continuous", "commande": "clock"}
+    kinds |= dict.fromkeys(("envoi", "livraison"), "continuous, since commande")
+    for column, kind in kinds.items():
+        assert f"{column} {kind}" in " ".join(said.out.split())
+    assert "clock: commande, whose week is given; envoi, livraison count from it" in said.out
     assert "\\u202f" not in said.out + said.err
     said = run("score model new.csv --out s.csv --reasons", capsys)
     assert "'montant' '#REF!'; 'quantité' '?'; 'commande' 'N/C'" in said.err
