@@ -86,9 +86,7 @@ LEAST_EVIDENCE = 12.0
 NO_CONSTANT = 0.01  # part of the child's step up to which a constant is a float error
 LEAST_GAIN = 0.1  # nats a row that a relation saves
 MOST_EXTENSIONS = 3  # columns by which a relation is extended
-FEWEST_EXPLAINED = (
-    0.1  # part of the rows that do not follow which an extension explains, and at least three rows
-)
+FEWEST_EXPLAINED = 3  # rows that do not follow and that an extension explains
 # simple factors c, and their inverses: counts, powers of ten, units of time
 SIMPLE = (*range(1, 13), 24, 60, 100, 365, 1000, 1440, 3600, 10_000, 86_400, 1_000_000)
 PARENT_PRICE = 0.3  # nats a row by which a relation must be better than one with a parent less
@@ -182,9 +180,12 @@ class _Search:
                 found.add(relation)
                 if len(group) >= FEWEST_OF_GROUP:
                     long_groups.add(group)
-        best = {self._shortened(r) for r in found if self._rank(r, LEAST_SHARE) is not None}
-        best = {self._extended(relation) for relation in best}
-        best |= {solved for relation in best for solved in self._solutions(relation)}
+        best = set[Relation]()
+        for _ in range(2):  # what is shortened or extended is solved once more
+            found = {solved for r in found for solved in (r, *self._solutions(r))} - best
+            found = {self._shortened(r) for r in found if self._rank(r, LEAST_SHARE) is not None}
+            found = {self._extended(relation) for relation in found}
+            best |= found
         ranked = [(rank, r) for r in best if (rank := self._rank(r)) is not None]
         chosen = []
         for relation in _without_cycles(sorted(ranked, key=lambda pair: pair[0])):
@@ -235,7 +236,7 @@ class _Search:
         for steps in ((), tuple(self.steps[list(shorter.parents)].tolist())):
             wide = replace(shorter, half=shorter.step / 2, parent_steps=steps, constant=0.0)
             rest = rows[:, wide.child] - wide.values(rows)
-            wide = replace(wide, constant=_constant(rest, wide.open_half(rows)))
+            wide = replace(wide, constant=_constant(rest, wide.open_half(rows), wide.half))
             most = max(most, _log_factors(wide, rows, alone).sum())
         saved = _log_factors(longer, rows, alone).sum() - most
         return saved > LEAST_EVIDENCE + math.log(max(1, len(self.tried)))
@@ -257,8 +258,7 @@ class _Search:
     def _extensions(self, relation: Relation) -> Iterator[tuple[Term, ...]]:
         """Terms of longer relations that some of the rows follow that do not follow this one."""
         missed = self.voters[relation.follows(self.voters) == 0]
-        least = max(3, FEWEST_EXPLAINED * len(missed))
-        if len(missed) < 3:
+        if len(missed) < FEWEST_EXPLAINED:
             return
         value = relation.values(missed)
         half = np.maximum(relation.open_half(missed), relation.step / 2)
@@ -270,12 +270,12 @@ class _Search:
                 continue
             numbers = missed[:, j]
             some = np.isfinite(numbers) & (numbers != 0)
-            if some.sum() >= least and j not in self.times:
+            if some.sum() >= FEWEST_EXPLAINED and j not in self.times:
                 ends = (
                     np.array([child - value - half, child - value + half])[:, some] / numbers[some]
                 )
                 for k, n in _most_common(ends):
-                    if n >= least and abs(k) in coefficients:
+                    if n >= FEWEST_EXPLAINED and abs(k) in coefficients:
                         yield (*relation.terms, Term(k, (ColumnTerm(j),)))
             if relation.constant or j in self.times:
                 continue
@@ -283,7 +283,7 @@ class _Search:
                 factor = ColumnTerm(j, form)
                 with np.errstate(all="ignore"):
                     near = np.abs(child - value * factor.of(missed)) <= half
-                if near.sum() >= least:
+                if near.sum() >= FEWEST_EXPLAINED:
                     yield tuple(
                         replace(t, factors=tuple(sorted((*t.factors, factor))))
                         for t in relation.terms
@@ -293,10 +293,23 @@ class _Search:
         """The relation solved for each of its parents, where that is one of the forms."""
         for column in relation.parents:
             terms = _solved_terms(relation, column)
-            if terms is not None and column in self.numerous:
-                solved = self._voted(column, terms, (1.0,))
+            if terms is None or column not in self.numerous:
+                continue
+            for way in (terms, self._with_real_factor(column, terms)):
+                solved = self._voted(column, way, (1.0,))
                 if solved is not None:
                     yield solved
+
+    def _with_real_factor(self, child: int, terms: tuple[Term, ...]) -> tuple[Term, ...]:
+        """The terms, the first with the shortest factor that most voters allow, whether they are rounded or cut off."""
+        first, *others = terms
+        value = replace(first, coefficient=1.0).of(self.voters)
+        rest = self.voters[:, child] - value_of(others, self.voters)
+        some = np.isfinite(rest) & np.isfinite(value) & (value != 0)
+        rest, value = rest[some][:MOST_ASKED], value[some][:MOST_ASKED]
+        width = self.steps[child] * (1 + ON_LATTICE)
+        common = _most_common(np.array([rest - width, rest + width]) / value)
+        return (replace(first, coefficient=common[0][0]), *others) if common else terms
 
     # -- votes ------------------------------------------------------------------------------------
 
@@ -339,7 +352,7 @@ class _Search:
                 if 2 * np.median(width) > most_open * step:
                     continue
                 rest = number - c * value
-                constant = _constant(rest, width + ON_LATTICE * step)
+                constant = _constant(rest, width + ON_LATTICE * step, half)
                 constant *= abs(constant) > NO_CONSTANT * step
                 first, last = open_places(
                     (c * value + constant - relation.origin) / step, width / step
@@ -414,7 +427,13 @@ class _Search:
         steps = np.array([self.steps[f.column] for f in of])
         is_child = np.array([f.form == "x" for f in of])
         paired = [i for i, f in enumerate(of) if f.form != "log"]
-        pairs = np.array([*itertools.combinations(paired, 2)], dtype=int).reshape(-1, 2)
+        # of two times, the difference of one part of both
+        pairs = [
+            (i, k)
+            for i, k in itertools.combinations(paired, 2)
+            if of[i].form == of[k].form or not {of[i].column, of[k].column} <= {*self.times}
+        ]
+        pairs = np.array(pairs, dtype=int).reshape(-1, 2)
         if len(pairs) > MOST_PAIRS:
             pairs = pairs[np.sort(self.rng.permutation(len(pairs))[:MOST_PAIRS])]
         left, right = np.concatenate([pairs, pairs]).T
@@ -755,13 +774,16 @@ def _rounded(low: float, high: float) -> float:
     return middle
 
 
-def _constant(rest: Floats, half: Floats) -> float:
-    """The constant that most differences (N,) allow, each give or take its half; 0 if hardly fewer do."""
-    rest, half = rest[:MOST_ASKED], half[:MOST_ASKED]
-    common = _most_common(np.array([rest - half, rest + half]))
-    n_zero = int((np.abs(rest) <= half).sum())
-    if not common or n_zero >= NEARLY_ALL * common[0][1]:
-        return 0.0
+def _constant(rest: Floats, width: Floats, half: float) -> float:
+    """The constant that most differences (N,) allow, each give or take its width.
+
+    0, or minus ``half``, with which numbers are cut off, if hardly fewer do.
+    """
+    rest, width = rest[:MOST_ASKED], width[:MOST_ASKED]
+    common = _most_common(np.array([rest - width, rest + width]))
+    for simple in (0.0, -half):
+        if not common or (np.abs(rest - simple) <= width).sum() >= NEARLY_ALL * common[0][1]:
+            return simple
     return common[0][0]
 
 
