@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import cast
 
@@ -21,8 +22,10 @@ from discrete_itd.encoders.relations import (
     FLOAT_ERROR,
     ON_LATTICE,
     Bools,
+    ColumnTerm,
     Floats,
     Relation,
+    Term,
     number_in,
     numbers_of,
 )
@@ -171,11 +174,14 @@ class RelatedCells:
     ) -> None:
         self.schema, self.clock = schema, clock
         self.counted = (*counted,) if clock is None else (clock, *counted)
-        waiting = [r for r in relations if self._is_of_rows(r)]
+        children = {r.child for r in relations}
+        waiting = [r for r in (self._turned(r, children) for r in relations) if self._is_of_rows(r)]
         ordered = list[Relation]()
         while waiting:
             left = {r.child for r in waiting}
             ready = [r for r in waiting if not left & {*r.parents}]
+            if not ready:  # a relation that was turned has closed a circle
+                break
             ordered += ready
             waiting = [r for r in waiting if r not in ready]
         self.relations = tuple(ordered)
@@ -191,6 +197,24 @@ class RelatedCells:
     @property
     def columns(self) -> frozenset[int]:
         return frozenset(self._columns)
+
+    def _turned(self, relation: Relation, children: set[int]) -> Relation:
+        """A relation that gives the clock, solved for a time that is counted from it and is no child of another one."""
+        if relation.child != self.clock or relation.parent_steps:
+            return relation
+        for term in relation.terms:
+            sign, (factor, *others) = term.coefficient, term.factors
+            is_free = factor.column in self.counted and factor.column not in children
+            if is_free and not others and abs(sign) == 1.0:
+                rest = [
+                    replace(t, coefficient=-sign * t.coefficient)
+                    for t in relation.terms
+                    if t is not term
+                ]
+                terms = (Term(sign, (ColumnTerm(relation.child),)), *rest)
+                constant = -sign * relation.constant
+                return replace(relation, child=factor.column, terms=terms, constant=constant)
+        return relation
 
     def _is_of_rows(self, relation: Relation) -> bool:
         """Whether a relation holds as well if the clock and the times counted from it are moved together."""
@@ -290,10 +314,13 @@ class RelatedCells:
         numbers, is_free = numbers_of(frame, self.schema), is_free.copy()
         if known is not None:
             numbers = np.where(is_free, numbers, numbers_of(known, self.schema))
+        changed = np.zeros_like(is_free)
+        if self.clock is not None:
+            self._settle_clock(numbers, is_free, changed)
         start = np.zeros((len(frame), 1)) if self.clock is None else numbers[:, [self.clock]]
         numbers[:, list(self.counted)] -= start
-        is_free[:, self.counted[:1]] = False  # the clock does not follow
-        changed, counts = np.zeros_like(is_free), np.ones((len(frame), len(self.shares)), bool)
+        is_free[:, self.counted[:1]] = False
+        counts = np.ones((len(frame), len(self.shares)), bool)
         if rng is not None:
             counts = rng.random(counts.shape) < np.array(self.shares)
 
@@ -324,6 +351,21 @@ class RelatedCells:
             is_free[:, list(relation.parents)] = False
         numbers[:, list(self.counted)] += start
         return self._written(frame, numbers, changed)
+
+    def _settle_clock(self, numbers: Floats, is_free: Bools, changed: Bools) -> None:
+        """Fill clocks that follow from known cells of rows of numbers (N, C), in place."""
+        clock = cast(int, self.clock)
+        for relation in self.relations:
+            columns = list(relation.columns)
+            rows = np.flatnonzero(is_free[:, clock] & (is_free[:, columns].sum(1) == 1))
+            if clock not in columns or not self._columns[clock].is_time or not len(rows):
+                continue
+            related, trial = self._columns[clock], numbers[rows]
+            steps = np.rint((relation.solved(trial, clock) - related.epoch) / related.unit)
+            trial[:, clock] = steps * related.unit + related.epoch
+            rows, trial = (t[relation.follows(trial) == 1] for t in (rows, trial))
+            numbers[rows, clock], changed[rows, clock] = trial[:, clock], True
+            is_free[rows, clock] = False
 
     def _filled(
         self, relation: Relation, numbers: Floats, column: int, rng: np.random.Generator | None

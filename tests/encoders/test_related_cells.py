@@ -87,10 +87,20 @@ def test_of_times_counted_from_a_clock_differences_alone_follow(form):
     is_free[:, 1] = True
     wrong = table.assign(left=ordered)
     assert (related.settled(wrong, is_free)["left"] == left).all()
+    is_free = np.zeros((300, 3), bool)
+    is_free[:, 0] = True
+    wrong = table.assign(ordered=pd.Timestamp("2024-01-01"))
+    assert (related.settled(wrong, is_free)["ordered"] == ordered).all()
     # what follows from when the row was written, and the clock itself, are left out
-    for other in (relation(2, 0, 1, 0), relation(0, 0, 1, -1), relation(2, 1, 1, 0)):
+    for other in (relation(2, 0, 1, 0), relation(0, 0, 2, -1), relation(2, 1, 1, 0)):
         assert not RelatedCells(schema, [other], clock=0, counted=[1]).relations
     assert RelatedCells(schema, [relation(2, -1, 1, 0)], clock=0, counted=[1]).relations
+    # one that gives the clock is solved for the time that is counted from it
+    (turned,) = RelatedCells(schema, [relation(0, 0, 1, -1)], clock=0, counted=[1]).relations
+    assert np.array_equal(
+        turned.values(numbers_of(table, schema)),
+        relation(1, 1, 0, 1).values(numbers_of(table, schema)),
+    )
 
 
 def test_a_number_of_more_steps_than_floats_count_does_not_follow():

@@ -185,3 +185,27 @@ def test_text_with_a_number_in_it_is_a_parent_that_is_never_solved_for():
     assert set(drawn["pack"]) <= set(table["pack"])
     numbers = drawn["pack"].str.removesuffix(" pcs").astype(int)
     assert np.mean(drawn["pieces"] == numbers * drawn["packs"]) > 0.95
+
+
+def test_dates_follow_from_one_another_and_from_days_in_whatever_week():
+    rng = np.random.default_rng(0)
+    ordered = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.sort(rng.integers(0, 200, 400)), "D")
+    days = 1 + rng.poisson(4, 400)
+    left = ordered + pd.to_timedelta(days, "D")
+    table = pd.DataFrame({"ordered": ordered, "days": days, "left": left})
+    model = DiffusionDensity(denoiser="tree", random_state=0).fit(table)
+    assert model.encoder_.times is not None
+    assert len(model.encoder_.related.children) == 1
+    rows, later = table[:30], table[:30].copy()
+    for name in ("ordered", "left"):
+        later[name] += pd.Timedelta(weeks=9)
+    assert np.array_equal(model.score_samples(rows), model.score_samples(later))
+    plain = model.model_.plain.log_prob(model.rows(rows).x, 2).log_prob.numpy()
+    assert (
+        model.model_.log_prob(model.rows(rows).x, 2).log_prob.numpy() > plain + 0.5
+    ).mean() > 0.9
+    for name in table:
+        filled = model.impute(later.assign(**{name: pd.NaT if name != "days" else np.nan}))
+        assert np.array_equal(filled[name], later[name])
+    drawn = model.sample(200, random_state=0)
+    assert np.mean((drawn["left"] - drawn["ordered"]).dt.days == drawn["days"]) > 0.97
