@@ -121,7 +121,7 @@ def _keeps_rows(estimator: DiffusionDensity) -> bool:
 
 def _has_categories(estimator: DiffusionDensity) -> bool:
     check_is_fitted(estimator)
-    return any(c.has_levels and c.kind != "clock" for c in estimator.encoder_.schema)
+    return any(c.has_masses for c in estimator.encoder_.schema)
 
 
 @methods_in_one_thread
@@ -674,7 +674,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         curve = pd.DataFrame({name: values.cpu().numpy() for name, values in columns.items()})
         curve.attrs["model"] = type(denoiser).__name__
         curve.attrs["scores_rows"] = denoiser is model.scorer
-        curve.attrs["is_mass"] = all(c.has_levels for c in self.encoder_.schema)
+        curve.attrs["is_mass"] = all(c.has_masses for c in self.encoder_.schema)
         return curve
 
     def _asked(
@@ -1094,7 +1094,7 @@ def _known(row: pd.DataFrame, encoder: TableEncoder) -> Encoded:
 def _categorical_column(encoder: TableEncoder, column: Hashable | None) -> int:
     """Position of a column with a table of probabilities, by default the last; ValueError if it has none."""
     if column is None:
-        return max(j for j, c in enumerate(encoder.schema) if c.has_levels and c.kind != "clock")
+        return max(j for j, c in enumerate(encoder.schema) if c.has_masses)
     j = encoder.place_of(column)
     if not (own := encoder.schema[j]).has_levels:
         raise ValueError(

@@ -299,7 +299,7 @@ def column_entropies(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     given = (nats[rows.inverse] - rows.log_volume[:, columns]).mean(0)
     alone = table.to_numpy()[:, columns].mean(0)
     schema = [encoder.schema[j] for j in columns]
-    is_mass = np.array([column.has_levels for column in schema])
+    is_mass = np.array([column.has_masses for column in schema])
     share = np.divide(
         alone - given, alone, out=np.full(len(alone), np.nan), where=is_mass & (alone > 0)
     )

@@ -158,6 +158,11 @@ class Column:
         return self.codec.has_levels
 
     @property
+    def has_masses(self) -> bool:
+        """Whether cells have probabilities whatever the unit: categories, but no numbers and no times."""
+        return self.has_levels and not self.codec.of_numbers
+
+    @property
     def categories(self) -> tuple[Scalar, ...]:
         """The values, in order; empty where they are numbers or times."""
         return self.codec.categories

@@ -480,8 +480,9 @@ class TableEncoder:
     @cached_property
     def related(self) -> RelatedCells:
         """The relations among encoded cells."""
-        times = () if self.times is None else (self.times.clock, self.times.since)
-        return RelatedCells(self.schema, self.relations, *times)
+        if self.times is None:
+            return RelatedCells(self.schema, self.relations)
+        return RelatedCells(self.schema, self.relations, self.times.clock, self.times.since)
 
     @property
     def names(self) -> list:

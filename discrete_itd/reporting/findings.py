@@ -285,7 +285,7 @@ def examine(
         n_inlier_cells=n_known_cells,
         nats=nats,
         stderr=estimate.stderr,
-        is_mass=all(column.has_levels for column in schema),
+        is_mass=all(column.has_masses for column in schema),
         alarms=alarms,
         verdicts=tuple(
             Verdict(what, interval, float(target))
