@@ -49,6 +49,7 @@ from discrete_itd.encoders.relation_search import relations_of
 from discrete_itd.encoders.relations import Relation, has_numbers
 from discrete_itd.reading.columns import settled, tell
 from discrete_itd.reading.frames import (
+    PlainCells,
     check_unique_names,
     is_category,
     read_cells,
@@ -207,8 +208,13 @@ class TableEncoder:
         ]
         encoder = TableEncoder(schema, self.left_out, self.relations)
         if self.times is not None:
-            times = self.times
-            encoder = encoder._counted(rows, times.clock, times.since, times.seconds)
+            numbers = {}
+            for j in (self.times.clock, *self.times.since):
+                if (column := schema[j]).codec.of_numbers:
+                    cells, _ = column.readable(cast(pd.Series, rows[column.name]))
+                    numbers[j] = np.append(column.numbers(cells), np.nan)[cells.where]
+            if self.times.clock in numbers:
+                encoder = encoder._counted(numbers, self.times.seconds)
         return encoder.with_informative_gaps(rows, columns, missing=missing)
 
     @classmethod
@@ -315,7 +321,8 @@ class TableEncoder:
         words = [read[n][0] for n, c in columns_of.items() if not c.codec.of_numbers]
         tell_redundant({c.name: cast(pd.Series, table[n]) for n, c in columns_of.items()}, words)
         encoder = cls([*columns_of.values()], left_out)
-        return encoder._with_times(table, specs, leave_out=leave_out)
+        seen = {name: column for name, (column, _) in kept.items()}
+        return encoder._with_times(seen, specs, leave_out=leave_out)
 
     def with_informative_gaps(
         self,
@@ -357,9 +364,12 @@ class TableEncoder:
         return TableEncoder(self.schema, self.left_out, relations, self.times)
 
     def _with_times(
-        self, table: pd.DataFrame, specs: Mapping[Any, ColumnSpec], *, leave_out: bool
+        self, seen: Mapping[Any, Observed], specs: Mapping[Any, ColumnSpec], *, leave_out: bool
     ) -> TableEncoder:
-        """The schema with a clock (24), if the rows come in time; serial numbers that grow with it are left out."""
+        """The schema with a clock (24), if the rows come in time; serial numbers that grow with it are left out.
+
+        ``seen`` are the columns by name, as they were read.
+        """
         declared = [j for j, c in enumerate(self.schema) if specs[c.name].kind == "clock"]
         if len(declared) > 1:
             first, second = (self.names[j] for j in declared[:2])
@@ -371,8 +381,10 @@ class TableEncoder:
             )
             is_open = specs[column.name].kind is None or j in declared
             if isinstance(column.codec, Continuous) and is_time and is_open:
-                cells, _ = column.readable(cast(pd.Series, table[column.name]))
-                numbers[j] = np.append(column.numbers(cells), np.nan)[cells.where]
+                own = seen[column.name]
+                known = PlainCells(own.cells, np.arange(len(own.cells)))
+                numbers[j] = np.full(own.n_rows, np.nan)
+                numbers[j][own.rows] = column.numbers(known)
         found = times_of(self.schema, numbers, *declared)
         if found is None:
             if declared:
@@ -391,8 +403,8 @@ class TableEncoder:
             ]  # fmt: skip
             encoder = self._without(serial)
         places = {name: j for j, name in enumerate(encoder.names)}
-        moved = [places[self.names[j]] for j in (clock, *since)]
-        return encoder._counted(table, moved[0], moved[1:], seconds)
+        moved = {places[self.names[j]]: numbers[j] for j in (clock, *since)}
+        return encoder._counted(moved, seconds)
 
     def _without(self, serial: Sequence[int]) -> TableEncoder:
         """The schema without the columns at some positions, which are serial numbers."""
@@ -406,23 +418,13 @@ class TableEncoder:
         _warn_of(new, is_kept=False)
         return TableEncoder([c for c in self.schema if c.name not in names], left_out)
 
-    def _counted(
-        self, frame: pd.DataFrame, clock: int, since: Sequence[int], seconds: float
-    ) -> TableEncoder:
-        """The schema with a clock, and other times counted from it, by rows of its table.
+    def _counted(self, numbers: Mapping[int, np.ndarray], seconds: float) -> TableEncoder:
+        """The schema with a clock, and other times counted from it, by their numbers (N,) in rows of its table.
 
-        Without any, if the clock has no cell in these rows. ``seconds`` are those of :class:`Times`.
+        By position, the clock first. ``seconds`` are those of :class:`Times`.
         """
-        schema = [*self.schema]
-
-        def read(j: int) -> np.ndarray:
-            cells, _ = schema[j].readable(cast(pd.Series, frame[schema[j].name]))
-            return np.append(schema[j].numbers(cells), np.nan)[cells.where]
-
-        if not schema[clock].codec.of_numbers:
-            return self
-        since = [j for j in since if schema[j].codec.of_numbers]
-        column, values = schema[clock], read(clock)
+        schema, (clock, *since) = [*self.schema], numbers
+        column, values = schema[clock], numbers[clock]
         known = values[~np.isnan(values)]
         unit = unit_of(column, seconds)
         utc = pd.to_datetime(known * unit.seconds + unit.origin, unit="s", errors="coerce")
@@ -430,7 +432,7 @@ class TableEncoder:
         schema[clock] = replace(column, codec=codec, absent=False)
         times = Times(clock, (*since,), fitted_blocks(codec, known), seconds)
         for j in since:
-            lags = read(j) - times.steps_to(schema, j, values)
+            lags = numbers[j] - times.steps_to(schema, j, values)
             lags = lags[~np.isnan(lags)]
             if len(lags):
                 codec = Continuous.fit(lags, True)
