@@ -363,8 +363,9 @@ class RelatedCells:
             related, trial = self._columns[clock], numbers[rows]
             steps = np.rint((relation.solved(trial, clock) - related.epoch) / related.unit)
             trial[:, clock] = steps * related.unit + related.epoch
-            rows, trial = (t[relation.follows(trial) == 1] for t in (rows, trial))
-            numbers[rows, clock], changed[rows, clock] = trial[:, clock], True
+            follows = relation.follows(trial) == 1
+            rows = rows[follows]
+            numbers[rows, clock], changed[rows, clock] = trial[follows, clock], True
             is_free[rows, clock] = False
 
     def _filled(
