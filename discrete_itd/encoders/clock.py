@@ -217,9 +217,7 @@ def fit_clock(values: np.ndarray, unit: Unit, offset: float = 0.0) -> Clock:
         length = day
     else:
         length, is_fine, start = 1.0, False, 0.0
-    clock = Clock(
-        start, length, min(day, length), *np.floor((np.array([low, high]) - start) / length)
-    )
+    clock = Clock(start, length, day, *np.floor((np.array([low, high]) - start) / length))
     if not is_fine:
         return clock
     within = values - start - clock.blocks(values) * length
