@@ -32,6 +32,7 @@ from discrete_itd.encoders import (
     Rows,
     TableEncoder,
 )
+from discrete_itd.encoders.clock import Times
 from discrete_itd.encoders.rows import RowEstimate, ignored, unique_rows
 from discrete_itd.encoders.table import Encoded, column_specs
 from discrete_itd.likelihood import squared_errors
@@ -1046,13 +1047,20 @@ def drawn_rows(
         start[:, ~present[encoder.owner]] = torch.nan
     cells = model.draw(start.expand(n, -1).to(model.device), seed).cpu().numpy()
     random = np.random.default_rng(seed)
+    unclocked = np.zeros(n, bool)  # rows that lose their clock once other times are counted from it
     if missing == "as_trained":
         for j, column in enumerate(encoder.schema):
             if not column.absent and not present[j]:
-                share = column.n_missing / max(1, column.n_rows)
-                cells[random.random(n) < share, j] = np.nan
+                is_lost = random.random(n) < column.n_missing / max(1, column.n_rows)
+                if column.kind == "clock":
+                    unclocked = is_lost
+                else:
+                    cells[is_lost, j] = np.nan
     clock = None if clock is None else clock.repeat(n)
     frame = encoder.inverse_transform(cells, rng=random, clock=clock)
+    if unclocked.any():
+        name = encoder.names[cast(Times, encoder.times).clock]
+        frame[name] = frame[name].mask(unclocked)
     if row is not None:  # the given values themselves, not the most frequent of a pool
         row = encoder.read(row)
         for name in row.columns[present]:
