@@ -75,9 +75,10 @@ WIDEST = 0.1  # largest distance of neighbours, relative to the size of a point
 # from anything. Two columns may agree in most rows because they are about the same (the years in which house and garage
 # were built), so a child of one parent follows in more rows.
 LEAST_SHARE, LEAST_OTHERS, LEAST_SHARE_OF_ONE = 0.8, 0.6, 0.95
-NEARLY_ALL = (
-    1 / 1.02
-)  # share of the rows of a wider or longer form with which a more exact or simpler one is kept
+# Share of the rows of a wider or longer form with which a more exact or simpler one is kept.
+NEARLY_ALL = 1 / 1.02
+# Share of the rows that follow a shorter form from which a longer one is to be better than it.
+LEAST_OF_SHORTER = 0.5
 MOST_OPEN = 4  # numbers of the lattice that rounding may leave open, in the median row
 BIN_ROWS = 50  # rows of a bin of a parent, beside which a child of few numbers may be as likely as by the relation
 # Nats that a relation saves in all distinct rows at least, beyond its constants and the logarithm of the number of
@@ -145,7 +146,7 @@ class _Search:
                     self.numerous.append(j)
         distinct = np.unique(_row_keys(x), return_index=True)[1]  # in an order of their own
         self.voters = x[self.rng.permutation(distinct)[:MOST_ROWS]]
-        self.tried = dict[tuple[int, bool, tuple[Term, ...]], Relation | None]()
+        self.tried = dict[tuple[int, bool, float, tuple[Term, ...]], Relation | None]()
 
     def _measure(self, j: int, values: Floats) -> None:
         """Set step, origin and float error of a column with these distinct numbers."""
@@ -219,7 +220,7 @@ class _Search:
     def _shortened(self, relation: Relation) -> Relation:
         """The relation without terms and factors that save no nats; its factor and constant are voted on again."""
         for terms in _shorter(relation.terms):
-            shorter = self._voted(relation.child, terms)
+            shorter = self._voted(relation.child, terms, least_share=LEAST_OF_SHORTER)
             if shorter is not None and not self._is_better(relation, shorter):
                 return self._shortened(shorter)
         return relation
@@ -303,7 +304,7 @@ class _Search:
     def _with_real_factor(self, child: int, terms: tuple[Term, ...]) -> tuple[Term, ...]:
         """The terms, the first with the shortest factor that most voters allow, whether they are rounded or cut off."""
         first, *others = terms
-        value = replace(first, coefficient=1.0).of(self.voters)
+        value = value_of([replace(first, coefficient=1.0)], self.voters)
         rest = self.voters[:, child] - value_of(others, self.voters)
         some = np.isfinite(rest) & np.isfinite(value) & (value != 0)
         rest, value = rest[some][:MOST_ASKED], value[some][:MOST_ASKED]
@@ -314,23 +315,27 @@ class _Search:
     # -- votes ------------------------------------------------------------------------------------
 
     def _voted(
-        self, child: int, terms: tuple[Term, ...], factors: Sequence[float] = ()
+        self,
+        child: int,
+        terms: tuple[Term, ...],
+        factors: Sequence[float] = (),
+        least_share: float = LEAST_SHARE,
     ) -> Relation | None:
         """The relation with the factor and the constant that most voters agree on; None if these are too few.
 
         ``factors`` are the only ones that are tried, if there are any.
         """
         terms = _normal(terms) if not factors else tuple(sorted(terms, key=_term_order))
-        key = child, bool(factors), terms
+        key = child, bool(factors), least_share, terms
         if key not in self.tried:
             x = self.voters
             x = x[np.isfinite(x[:, child]) & np.isfinite(value_of(terms, x))]
-            few = self._vote(child, terms, x[:FEW_ROWS], factors)
-            self.tried[key] = few and self._vote(child, terms, x, factors)
+            few = self._vote(child, terms, x[:FEW_ROWS], factors, least_share)
+            self.tried[key] = few and self._vote(child, terms, x, factors, least_share)
         return self.tried[key]
 
     def _vote(
-        self, child: int, terms: tuple[Term, ...], x: Floats, factors: Sequence[float]
+        self, child: int, terms: tuple[Term, ...], x: Floats, factors: Sequence[float], least: float
     ) -> Relation | None:
         number, value, step = x[:, child], value_of(terms, x), float(self.steps[child])
         values, counts = np.unique(number, return_counts=True)
@@ -362,8 +367,8 @@ class _Search:
                 # what is more exact, or simpler, is kept unless a fiftieth more of the rows follow
                 n_follow = int(follows.sum())
                 if (
-                    n_follow >= LEAST_SHARE * len(x)
-                    and follows[is_other].mean() >= LEAST_OTHERS
+                    n_follow >= least * len(x)
+                    and follows[is_other].mean() >= least - LEAST_SHARE + LEAST_OTHERS
                     and (best is None or NEARLY_ALL * n_follow > best.n_follow)
                     and np.median(np.maximum(last - first + 1, 0)) <= most_open
                 ):
@@ -519,6 +524,10 @@ class _Search:
         columns = np.array([*(f.column for f in factors), -1])
         child = np.repeat(plain, 1 + len(divisors))
         divisor = np.tile([none, *divisors.tolist()], len(plain))
+        if len(child) > MOST_PAIRS:
+            asked = self.rng.random(len(child)) < MOST_PAIRS / len(child)
+            asked |= divisor == none
+            child, divisor = child[asked], divisor[asked]
         numbers = np.abs(rows[:, columns[child]]).T
         with np.errstate(divide="ignore"):
             widths = np.clip(1.5 * self.steps[columns[child], None] / numbers, 1e-7, WIDEST / 2)
@@ -654,8 +663,10 @@ def _normal(terms: Sequence[Term]) -> tuple[Term, ...]:
 
 
 def _shorter(terms: tuple[Term, ...]) -> Iterator[tuple[Term, ...]]:
-    """Terms without one of them, or without one factor of a product."""
+    """One of the terms, or all without one of them, or without one factor of a product."""
     for k, term in enumerate(terms):
+        if len(terms) > 2:
+            yield (term,)
         if len(terms) > 1:
             yield (*terms[:k], *terms[k + 1 :])
         if len(term.factors) > 1:

@@ -67,7 +67,7 @@ SET_ASIDE = [
     "mosaicData/BirthsSSA",
     "openintro/labor_market_discrimination",
     "stevedata/Dee04",
-    "survival/udca2 (udca)",
+    "survival/udca2",
     "wooldridge/meap00_01",
 ]
 SIZES = (10_000, 30), (2000, 300)  # rows and columns of tables whose search is timed
