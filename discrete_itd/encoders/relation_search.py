@@ -304,6 +304,8 @@ class _Search:
     def _with_real_factor(self, child: int, terms: tuple[Term, ...]) -> tuple[Term, ...]:
         """The terms, the first with the shortest factor that most voters allow, whether they are rounded or cut off."""
         first, *others = terms
+        if any(math.isclose(abs(first.coefficient), c) for s in SIMPLE for c in (s, 1 / s)):
+            return terms
         value = value_of([replace(first, coefficient=1.0)], self.voters)
         rest = self.voters[:, child] - value_of(others, self.voters)
         some = np.isfinite(rest) & np.isfinite(value) & (value != 0)
