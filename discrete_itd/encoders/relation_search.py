@@ -665,12 +665,14 @@ def _normal(terms: Sequence[Term]) -> tuple[Term, ...]:
 
 
 def _shorter(terms: tuple[Term, ...]) -> Iterator[tuple[Term, ...]]:
-    """One of the terms, or all without one of them, or without one factor of a product."""
+    """One of the terms or factors, or all without one term, or without one factor of a product."""
     for k, term in enumerate(terms):
         if len(terms) > 2:
             yield (term,)
         if len(terms) > 1:
             yield (*terms[:k], *terms[k + 1 :])
+        if len(terms) == 1 and len(term.factors) > 2:
+            yield from ((replace(term, factors=(factor,)),) for factor in term.factors)
         if len(term.factors) > 1:
             for i in range(len(term.factors)):
                 factors = (*term.factors[:i], *term.factors[i + 1 :])

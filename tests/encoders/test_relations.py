@@ -126,9 +126,14 @@ def test_a_relation_is_extended_by_what_its_misses_hold():
 
 def test_columns_that_agree_in_most_rows_are_no_relation():
     rng = np.random.default_rng(7)
-    built = rng.integers(1900, 2010, 1000)
-    later = built + rng.integers(1, 20, 1000) * (rng.random(1000) < 0.2)
+    built = rng.integers(0, 5000, 1000)
+    later = built + rng.integers(1, 20, 1000) * (rng.random(1000) < 0.13)
     assert not texts({"built": built, "garage": later})
+    staff, is_branch = rng.integers(1, 900, 1000), rng.random(1000) < 0.13
+    fewer = staff - rng.integers(0, 300, 1000) * is_branch
+    garage = np.where(is_branch, built + 7, built)
+    # rows in which two pairs of columns agree follow sums and quotients of all four
+    assert not texts({"built": built, "garage": garage, "staff": staff, "fewer": fewer})
     later = np.where(rng.random(1000) < 0.02, later, built)
     assert texts({"built": built, "copy": later}) in (["built = copy"], ["copy = built"])
 
