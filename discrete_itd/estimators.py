@@ -812,7 +812,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         clock, x = None, x.cpu().numpy()
         if rows.clock is not None:
             lacking = rows.take(rows.is_missing.any(1))
-            clock = encoder.near_clock(lacking.frame, cast(np.ndarray, lacking.clock))
+            clock = encoder.near_clock(lacking.frame, cast(np.ndarray, lacking.clock), x)
         filled = encoder.inverse_transform(x, rng=rng, settled=True, clock=clock)
         if encoder.related.relations and len(filled):
             some = rows.is_missing.any(1)
@@ -1056,7 +1056,9 @@ def drawn_rows(
                     unclocked = is_lost
                 else:
                     cells[is_lost, j] = np.nan
-    clock = None if clock is None else clock.repeat(n)
+    if row is not None and clock is not None:
+        many = encoder.read(cast(pd.DataFrame, row.loc[row.index.repeat(n)].reset_index(drop=True)))
+        clock = encoder.near_clock(many, clock.repeat(n), cells)
     frame = encoder.inverse_transform(cells, rng=random, clock=clock)
     if unclocked.any():
         name = encoder.names[cast(Times, encoder.times).clock]

@@ -430,7 +430,7 @@ def suspects(
     """The ``n`` cells with the largest log-odds of an error of encoded rows (B, C'), ``among`` some columns.
 
     All of these with n None. Cells without a value come last. ``beyond`` (B, C) are nats by which unseen numbers are
-    rarer than their level.
+    rarer than their level, -inf where a cell follows from its row.
     """
     columns = torch.tensor(among, device=rows.device).expand(len(rows), -1)
     log_f = log_flat(scorer, rows)
@@ -441,7 +441,7 @@ def suspects(
     def ranked(denoiser: Denoiser, columns: Tensor, **how: Any) -> Suspects:
         asked = _asked(scorer, rows, columns)
         q = conditional.given_others(denoiser, rows, asked, **how)
-        log_p = log_probs(scorer, q, rows) - beyond
+        log_p = (log_probs(scorer, q, rows) - beyond).clamp_max(0.0)
         odds = error_log_odds(log_p, log_f, WRONG_CELLS).masked_fill(nothing, -math.inf)
         order = bounded_log_odds(odds, bound).gather(1, columns)
         order = order.argsort(dim=1, descending=True, stable=True)[:, :n]

@@ -200,7 +200,7 @@ def drift(
         if others is None:
             others = scorer.density.rows(scorer.density.sample(N_DRAWN, random_state=seed))
         worse = surprisals(scorer, rows) - surprisals(scorer, others)
-        moved = np.arange(len(table)) == worse.argmax()
+        moved = np.arange(len(table)) == np.where(differ, worse, -np.inf).argmax()
     means = [_mean_and_error(np.nansum(t, 1)) for t in (nats, inlier_nats)]
     table["moved"] = moved
     return Drift(len(nats), len(inlier_nats), *means[0], *means[1], p_value, table, alpha)

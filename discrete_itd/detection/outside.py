@@ -52,7 +52,8 @@ def sentence(n_outside: np.ndarray, n_rows: int, schema: Sequence[Column]) -> st
         f"{schema[j].name!r} ({n_outside[j]:,} of {n_rows:,} rows)" for j in many[:3]
     )
     more = f" and {len(many) - 3} more" if len(many) > 3 else ""
-    times = [schema[j].name for j in many if schema[j].family == "datetime"]
+    has_clock = any(column.kind == "clock" for column in schema)
+    times = [schema[j].name for j in many if schema[j].family == "datetime" and not has_clock]
     instead = ""
     if times:
         how = advice(f"column_types={{{times[0]!r}: 'clock'}}", f"--column {times[0]}=clock")

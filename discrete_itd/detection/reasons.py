@@ -15,7 +15,7 @@ import pandas as pd
 
 from discrete_itd.detection.cell_predictions import LEAST_NATS, likely_errors, predictions
 from discrete_itd.detection.equations import broken
-from discrete_itd.detection.score import Scorer, scorer_of
+from discrete_itd.detection.score import USUAL, Scorer, scorer_of
 from discrete_itd.encoders import Column, number, written
 from discrete_itd.encoders.column import is_missing
 from discrete_itd.encoders.rows import Rows, distinct
@@ -179,6 +179,9 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
     # nats by which a number beyond an ordinal column's range is rarer than an unseen one within it
     near = [column.codec.log_share_near for column in rows.encoder.schema]
     beyond = np.maximum(near - rows.log_volume[:, : len(near)], 0.0)
+    for relation, follows in zip(rows.encoder.relations, rows.follows.T, strict=True):
+        if relation.share > USUAL:  # what follows from its row is as expected
+            beyond[follows == 1, relation.child] = -np.inf
     first, inverse = distinct(np.column_stack([rows.cells, beyond]))
     errors = likely_errors(scorer, rows.x[first], beyond[first], k)
     n_lines = np.bincount(errors["row"], minlength=len(first))  # lines of each distinct row

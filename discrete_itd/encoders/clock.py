@@ -7,13 +7,13 @@ week where the table spans several, is no part of the row:
 
 with the clock's weekday and time of day as parts of x, and other times of a row are counted from its clock, in their
 own steps. So moving all times of a row by whole weeks changes no score, within :data:`FAR_DAYS` and the range of the
-table. A clock beyond that has the mass of a weekday that was never seen; its row's other times, like those of a row
-without a clock, are given.
+table. A clock beyond that has the mass of a weekday that was never seen, spread over all blocks of the calendar; its
+row's other times, like those of a row without a clock, are given. Weekday and time of day are those of the column's
+time zone.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -40,16 +40,16 @@ FAR_DAYS = (
 IN_ORDER = (
     0.9  # rank correlation of a column with the order of the rows, if they are written in its order
 )
-SHARPER = 0.5  # the spread of differences to the clock is at most this part of the spread of the times themselves
+SHARPER = 0.8  # the spread of differences to the clock is at most this part of the spread of the times themselves
 MOST_BLOCKS = 64  # blocks of training rows that are kept for draws
 MOST_ROWS = 4096  # rows by which a clock is chosen
 FEWEST_TIMES = 20  # times of a column that may be a clock
 # Serial numbers grow with the clock: their rank correlation, the fewest of them, and rows of one number on average.
 SERIAL, FEWEST_SERIAL, MOST_OF_ONE = 0.999, 100, 10
-EPOCH = (
-    6.3e8,
-    2.2e9,
-)  # seconds since 1970 of the years 1990 to 2039: such numbers in order are times
+FEWEST_OF_PERIOD = 20  # rows of a month or a year, on average, of which a column may be a name
+CALENDAR_DAYS = 3_652_059.0  # of the years 1 to 9999, over all of which far clocks are spread
+# Seconds since 1970 of the years 1990 to 2039: numbers in this range, and in order, are times.
+EPOCH = 6.3e8, 2.2e9
 EPOCH_UNITS = 1.0, 1e-3  # seconds of one of them
 
 
@@ -129,11 +129,13 @@ class Clock(Codec):
         """Levels and log-volumes of numbers of steps, (n, 1); with the times of day, (n, 2)."""
         within = values - self.start - self.blocks(values) * self.length
         weekday = np.clip(np.floor(within / self.day), 0, self.n_levels - 1)
-        x = np.where(self.is_far(values), self.n_levels, weekday)[:, None]
+        is_far = self.is_far(values)
+        x = np.where(is_far, self.n_levels, weekday)[:, None]
+        log_volume = np.where(is_far, -np.log(CALENDAR_DAYS * self.day / self.length), 0.0)[:, None]
         if self.time_of_day is None:
-            return x, np.zeros(x.shape)
-        z, log_volume = self.time_of_day.encode(within - weekday * self.day)
-        return np.column_stack([x, z]), np.column_stack([np.zeros(len(x)), log_volume])
+            return x, log_volume
+        z, log_volume_of_day = self.time_of_day.encode(within - weekday * self.day)
+        return np.column_stack([x, z]), np.column_stack([log_volume, log_volume_of_day])
 
     def decode(self, x: np.ndarray, rng: np.random.Generator | None = None) -> np.ndarray:
         """The first step of the weekday in block 0; NaN of a time never seen."""
@@ -199,8 +201,8 @@ def unit_of(column: Any, seconds: float) -> Unit:
     return Unit(column.step / SECOND, column.origin)
 
 
-def fit_clock(values: np.ndarray, unit: Unit, offset: float = 0.0) -> Clock:
-    """The clock of numbers of steps (N,), N > 0, local days of which begin ``offset`` seconds before those of UTC.
+def fit_clock(values: np.ndarray, unit: Unit) -> Clock:
+    """The clock of numbers of steps (N,), N > 0, in local time.
 
     A block is a week where the times span several and are no periods; else a day, where they span several and have
     times of day; else one step.
@@ -208,7 +210,7 @@ def fit_clock(values: np.ndarray, unit: Unit, offset: float = 0.0) -> Clock:
     day = DAY_SECONDS / unit.seconds
     low, high = np.quantile(values, [0.005, 0.995], method="nearest")
     distinct = np.unique(values)
-    start = (MONDAY - offset - unit.origin) / unit.seconds
+    start = (MONDAY - unit.origin) / unit.seconds
     n_days, is_fine = (high - low) / day, day > 1
     apart = np.diff(distinct).min(initial=np.inf)
     if day >= 1 and n_days >= FEWEST_WEEKS * DAYS_OF_WEEK and apart < MONTH_DAYS * day:
@@ -254,7 +256,8 @@ def times_of(
     for j in candidates:
         if j not in at:
             continue
-        since = tuple(k for k in at if k != j and not seconds[k] and _is_sharp(at[k], at[j]))
+        alike = [k for k in at if k != j and seconds[k] in (0.0, seconds[j])]
+        since = tuple(k for k in alike if _is_sharp(at[k], at[j]))
         enough = np.isfinite(at[j]).sum() >= FEWEST_TIMES
         gain = sum(float(np.nanmean(at[k] >= at[j])) for k in since)
         rank = (len(since), enough and _in_order(at[j]), gain)
@@ -296,6 +299,27 @@ def is_serial(numbers: np.ndarray, clock: np.ndarray) -> bool:
     return _rank_correlation(numbers[known], clock[known]) >= SERIAL
 
 
+def is_of_calendar(cells: np.ndarray, local: pd.DatetimeIndex) -> bool:
+    """Whether plain values (N,) are the year, quarter, month, week or day of the year of local times, or a name of it.
+
+    What is given with a week is no part of a row, and a later row has another one.
+    """
+    if len(cells) < FEWEST_SERIAL:
+        return False
+    year, month = local.year.to_numpy(), local.month.to_numpy()
+    week, day = local.isocalendar().week.to_numpy(float), local.day_of_year.to_numpy()
+    if is_number(cells):
+        parts = (year, month, local.quarter.to_numpy(), week, day, 100 * year + month)
+        return any(np.mean(cells.astype(float) == part) >= SERIAL for part in parts)
+    codes, names = pd.factorize(cells)
+    for part in (year, month, 100 * year + month) if len(names) > 1 else ():
+        counts = pd.crosstab(part, codes).to_numpy()
+        is_often = len(codes) >= FEWEST_OF_PERIOD * len(counts)
+        if is_often and counts.max(1).sum() >= SERIAL * len(codes):
+            return True
+    return False
+
+
 def epoch_seconds(values: np.ndarray) -> float:
     """Seconds of a unit of numbers that are times since 1970, as their size says; 0 if they are none."""
     for unit in EPOCH_UNITS:
@@ -320,10 +344,34 @@ def fitted_blocks(clock: Clock, values: np.ndarray) -> tuple[float, ...]:
     return tuple(blocks[chosen].tolist())
 
 
-def local_offset(values: Any, zone: Any) -> float:
-    """Seconds by which most local times of a zone are ahead of UTC, of times (N,) in UTC; 0 without a zone."""
-    if zone is None or not len(values):
-        return 0.0
-    local = pd.DatetimeIndex(values).tz_localize("UTC").tz_convert(zone)
-    offsets = [t.utcoffset().total_seconds() for t in local[:: max(1, len(local) // 500)]]
-    return float(pd.Series(offsets).mode().iloc[0]) if not math.isnan(sum(offsets)) else 0.0
+def local_offsets(numbers: np.ndarray, unit: Unit, zone: Any) -> np.ndarray:
+    """Steps (N,) by which local times of a zone are ahead of numbers of steps in UTC; 0 without a zone."""
+    if zone is None:
+        return np.zeros(len(numbers))
+    return (
+        _seconds_between(local_times(numbers, unit, zone), local_times(numbers, unit, None))
+        / unit.seconds
+    )
+
+
+def local_times(numbers: np.ndarray, unit: Unit, zone: Any) -> pd.DatetimeIndex:
+    """The local times (N,) of a zone at numbers of steps in UTC; in UTC without a zone, NaT far away."""
+    seconds = numbers * unit.seconds + unit.origin
+    utc = pd.DatetimeIndex(pd.to_datetime(seconds, unit="s", errors="coerce"))
+    return utc if zone is None else utc.tz_localize("UTC").tz_convert(zone).tz_localize(None)
+
+
+def utc_offsets(numbers: np.ndarray, unit: Unit, zone: Any) -> np.ndarray:
+    """Steps (N,) by which local times of a zone, numbers of steps, are ahead of UTC; of a repeated hour the first."""
+    if zone is None:
+        return np.zeros(len(numbers))
+    seconds = numbers * unit.seconds + unit.origin
+    local = pd.DatetimeIndex(pd.to_datetime(seconds, unit="s", errors="coerce"))
+    first = np.ones(len(numbers), bool)
+    utc = local.tz_localize(zone, ambiguous=first, nonexistent="shift_forward").tz_convert("UTC")
+    return _seconds_between(local, utc.tz_localize(None)) / unit.seconds
+
+
+def _seconds_between(a: pd.DatetimeIndex, b: pd.DatetimeIndex) -> np.ndarray:
+    """Seconds (N,) by which times are later than others; 0 where there is none."""
+    return np.nan_to_num(cast(Any, a - b).total_seconds().to_numpy())

@@ -218,8 +218,7 @@ def gap_codes(numbers: np.ndarray, counts: np.ndarray) -> list[float]:
     """Which of different numbers (K,) in order stand for missing cells, like -999 or 9999.
 
     The least or largest, if all others, of SEVERAL values, are FAR times nearer to zero, and OFTEN cells have it. One
-    of a repeated digit also if no other number is negative, or if, of three digits or more, it is farther from all
-    others than these are from one another.
+    of a repeated digit also if no other number is negative: the largest may be a bound, to which others were cut.
     """
     found: list[float] = []
     for i in (0, -1) if len(numbers) > SEVERAL else ():
@@ -227,8 +226,7 @@ def gap_codes(numbers: np.ndarray, counts: np.ndarray) -> list[float]:
         number, text = float(numbers[i]), f"{numbers[i]:.17g}"
         is_code = bool(CODE.fullmatch(text)) and abs(number) / FAR >= max(abs(low), abs(high))
         if REPEATED.fullmatch(text):
-            is_alone = min(abs(number - low), abs(number - high)) > high - low
-            is_code |= number < 0 <= low or (abs(number) > 99 and is_alone)
+            is_code |= number < 0 <= low
         if is_code and counts[i] >= OFTEN:
             found.append(number)
     return found

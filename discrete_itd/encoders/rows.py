@@ -259,12 +259,16 @@ class Rows:
             return list(values)
         of_time = column.family != "number"
         steps = [float(column.step) * s if of_time else s for s in start[row].tolist()]
-        return [
-            None
-            if v is None or pd.isna(v) or s != s
-            else v + (pd.Timedelta(round(s)) if of_time else s)
-            for v, s in zip(values, steps, strict=True)
-        ]
+
+        def moved(value: Any, step: float) -> Any:
+            if value is None or pd.isna(value) or step != step:
+                return None
+            try:
+                return value + (pd.Timedelta(round(step)) if of_time else step)
+            except (ValueError, OverflowError):  # centuries away
+                return None
+
+        return [moved(value, step) for value, step in zip(values, steps, strict=True)]
 
     def labelled(self, index: Any) -> Rows:
         """The rows with another index, of length N."""

@@ -19,10 +19,13 @@ from discrete_itd.encoders.clock import (
     counts_seconds,
     fit_clock,
     fitted_blocks,
+    is_of_calendar,
     is_serial,
-    local_offset,
+    local_offsets,
+    local_times,
     times_of,
     unit_of,
+    utc_offsets,
 )
 from discrete_itd.encoders.codec import Codec
 from discrete_itd.encoders.column import SUSPICIOUS_ROWS, Column
@@ -366,7 +369,9 @@ class TableEncoder:
     def _with_times(
         self, seen: Mapping[Any, Observed], specs: Mapping[Any, ColumnSpec], *, leave_out: bool
     ) -> TableEncoder:
-        """The schema with a clock (24), if the rows come in time; serial numbers that grow with it are left out.
+        """The schema with a clock (24), if the rows come in time.
+
+        Serial numbers that grow with it, and what is part of its date, are left out if asked for.
 
         ``seen`` are the columns by name, as they were read.
         """
@@ -394,29 +399,33 @@ class TableEncoder:
                 )
             return self
         clock, since, seconds = found
-        encoder = self
-        if leave_out:
-            serial = [
-                j for j in numbers
-                if j not in (clock, *since) and specs[self.names[j]].kind is None
-                and self.schema[j].family == "number" and is_serial(numbers[j], numbers[clock])
-            ]  # fmt: skip
-            encoder = self._without(serial)
+        why: dict[int, Why] = {}
+        column = self.schema[clock]
+        unit, zone = unit_of(column, seconds), time_zone(column.dtype)
+        local = local_times(numbers[clock], unit, zone)
+        for j in set(range(self.n_columns)) - {clock, *since} if leave_out else ():
+            own = seen[self.names[j]]
+            if specs[self.names[j]].kind is not None or self.schema[j].family != "number":
+                continue
+            has_time = local[own.rows].notna()
+            if j in numbers and is_serial(numbers[j], numbers[clock]):
+                why[j] = "serial numbers"
+            elif is_of_calendar(own.cells[has_time], local[own.rows][has_time]):
+                why[j] = "part of the date"
+        encoder = self._without(why)
         places = {name: j for j, name in enumerate(encoder.names)}
         moved = {places[self.names[j]]: numbers[j] for j in (clock, *since)}
         return encoder._counted(moved, seconds)
 
-    def _without(self, serial: Sequence[int]) -> TableEncoder:
-        """The schema without the columns at some positions, which are serial numbers."""
-        if not serial or len(serial) == len(self.schema):
+    def _without(self, why: Mapping[int, Why]) -> TableEncoder:
+        """The schema without the columns at some positions, with reasons."""
+        if not why:
             return self
         every = self.all_names
-        names = [self.names[j] for j in serial]
-        why: Why = "serial numbers"
-        new = [LeftOut(name, every.index(name), why) for name in names]
+        new = [LeftOut(self.names[j], every.index(self.names[j]), why[j]) for j in sorted(why)]
         left_out = sorted([*self.left_out, *new], key=lambda column: column.position)
         _warn_of(new, is_kept=False)
-        return TableEncoder([c for c in self.schema if c.name not in names], left_out)
+        return TableEncoder([c for j, c in enumerate(self.schema) if j not in why], left_out)
 
     def _counted(self, numbers: Mapping[int, np.ndarray], seconds: float) -> TableEncoder:
         """The schema with a clock, and other times counted from it, by their numbers (N,) in rows of its table.
@@ -427,8 +436,8 @@ class TableEncoder:
         column, values = schema[clock], numbers[clock]
         known = values[~np.isnan(values)]
         unit = unit_of(column, seconds)
-        utc = pd.to_datetime(known * unit.seconds + unit.origin, unit="s", errors="coerce")
-        codec = fit_clock(known, unit, local_offset(utc.dropna(), time_zone(column.dtype)))
+        known = known + local_offsets(known, unit, time_zone(column.dtype))
+        codec = fit_clock(known, unit)
         schema[clock] = replace(column, codec=codec, absent=False)
         times = Times(clock, (*since,), fitted_blocks(codec, known), seconds)
         for j in since:
@@ -448,8 +457,8 @@ class TableEncoder:
         """The internal column of the second part of the cells of column j, if they have one."""
         return self._parts.get(j)
 
-    def near_clock(self, frame: pd.DataFrame, clock: np.ndarray) -> np.ndarray:
-        """The clock (N,) of rows; where it is missing, by their first other time and its usual difference.
+    def near_clock(self, frame: pd.DataFrame, clock: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """The clock (N,) of rows; where it is missing, by their first other time and its difference in ``x`` (N, C').
 
         ``frame`` has their cells, text as what it writes.
         """
@@ -462,8 +471,8 @@ class TableEncoder:
                 cells, _ = column.readable(cast(pd.Series, frame.loc[is_open, column.name]))
                 steps = np.append(column.numbers(cells), np.nan)[cells.where]
                 seconds, origin = times.unit(column)
-                usual = cast(Continuous, column.codec).center
-                at = (steps - usual) * seconds + origin
+                lag = column.codec.settled(column.codec.decode(x[is_open, j]))
+                at = (steps - lag) * seconds + origin
                 clock[is_open] = np.rint((at - unit.origin) / unit.seconds)
         return clock
 
@@ -477,7 +486,13 @@ class TableEncoder:
         if j != self.times.clock:
             return self.times.steps_to(self.schema, j, clock)
         codec = cast(Clock, self.schema[j].codec)
-        return clock - codec.decode(codec.encode(clock)[0][:, 0])
+        return clock - codec.decode(codec.encode(clock + self._ahead(clock))[0][:, 0])
+
+    def _ahead(self, clock: np.ndarray) -> np.ndarray:
+        """Steps (N,) by which local time is ahead of the clock's numbers in UTC."""
+        times = cast(Times, self.times)
+        column = self.schema[times.clock]
+        return local_offsets(clock, times.unit(column), time_zone(column.dtype))
 
     @cached_property
     def related(self) -> RelatedCells:
@@ -606,12 +621,15 @@ class TableEncoder:
             if words is not None:
                 unreadable[:, j] = words
             start = self.start_of(j, clock)
-            codes, volumes, is_suspicious = column.encode(cells, start)
-            internal = [j, self._parts[j]] if j in self._parts else j
-            if isinstance(column.codec, Clock):
+            is_clock = isinstance(column.codec, Clock)
+            if is_clock:
                 clock = np.append(column.numbers(cells), np.nan)[cells.where]
-                if j not in self._parts:
-                    codes, volumes = codes[:, 0], volumes[:, 0]
+            codes, volumes, is_suspicious = column.encode(
+                cells, -self._ahead(cast(np.ndarray, clock)) if is_clock else start
+            )
+            internal = [j, self._parts[j]] if j in self._parts else j
+            if is_clock and j not in self._parts:
+                codes, volumes = codes[:, 0], volumes[:, 0]
             x[:, internal], log_volume[:, internal] = codes, volumes
             if is_suspicious:
                 own = f"dtype {frame[column.name].dtype}, fitted as {column.dtype}, {column.kind}"
@@ -668,8 +686,10 @@ class TableEncoder:
         clock = self._clock(x, rng, clock, settled=settled)
         cells = {}
         for j, c in enumerate(self.schema):
-            start = self.start_of(j, clock)
-            cells[c.name] = c.decode(x[:, j], rng, settled=settled, start=start).set_axis(index)
+            start, own = self.start_of(j, clock), x[:, j]
+            if clock is not None and isinstance(c.codec, Clock):
+                own = c.codec.encode(clock + self._ahead(clock))[0][:, 0]
+            cells[c.name] = c.decode(own, rng, settled=settled, start=start).set_axis(index)
         return pd.DataFrame(cells, columns=pd.Index(self.names), index=index)
 
     def _clock(
@@ -694,6 +714,8 @@ class TableEncoder:
             time_of_day = part.decode(x[:, self._parts[j]], rng)
             time_of_day = part.settled(time_of_day) if settled else time_of_day
             values = values + np.clip(np.rint(time_of_day), 0.0, np.ceil(codec.day) - 1)
+        column = self.schema[j]
+        values = values - utc_offsets(values, times.unit(column), time_zone(column.dtype))
         return values if clock is None else np.where(np.isnan(clock), values, clock)
 
     def describe(self) -> pd.DataFrame:

@@ -174,7 +174,8 @@ def limits(model: Any) -> list[str]:
     for what, denoiser in (("model", model.denoiser), ("companion", model.companion)):
         if denoiser is None or denoiser.independent:
             continue
-        if alone := torch.nonzero(denoiser.independent_columns).flatten().tolist():
+        internal = torch.nonzero(denoiser.independent_columns).flatten().tolist()
+        if alone := [j for j in internal if j < len(schema)]:
             lines.append(
                 f"The {what}, a `{type(denoiser).__name__}`, has these columns independent of all others, so that"
                 f" nothing explains them and they explain nothing: {listed([schema[j].name for j in alone])}."

@@ -99,6 +99,34 @@ def test_serial_numbers_that_grow_with_the_clock_are_left_out():
     assert encoder.names[encoder.times.clock] == "when"
 
 
+@pytest.mark.filterwarnings("ignore:left out of the model")
+def test_what_a_later_row_has_another_of_is_left_out():
+    frame = table("minutes", n=2000).drop(columns=["born", "day"])
+    when = frame["when"].ffill().bfill()
+    frame["year"], frame["month"] = when.dt.year, when.dt.month
+    frame["name"] = when.dt.month_name().str[:3]
+    frame["weekday"], frame["kind"] = when.dt.day_name(), np.arange(len(frame)) % 3
+    encoder = TableEncoder.infer(frame, leave_out=True)
+    assert {c.name for c in encoder.left_out} == {"year", "month", "name"}
+    assert {c.why for c in encoder.left_out} == {"part of the date"}
+
+
+def test_days_and_hours_are_those_of_the_zone_all_year():
+    def office(first, last):
+        hours = pd.date_range(first, last, freq="h", tz="Europe/Berlin")
+        hours = hours[(hours.hour >= 9) & (hours.hour < 17)]
+        return pd.DataFrame(
+            {"when": hours, "day": hours.day_name(), "n": np.arange(len(hours)) % 7}
+        )
+
+    summer, winter = office("2024-04-05", "2024-09-30"), office("2024-11-04", "2025-02-28")
+    model = DiffusionDensity(denoiser="tree", random_state=0).fit(summer)
+    found = [model.score_samples(rows) for rows in (summer, winter)]
+    assert found[1].min() > found[0].min() - 0.1
+    drawn = model.sample(300, random_state=0)["when"].dt
+    assert drawn.hour.between(9, 16).mean() > 0.95
+
+
 @pytest.fixture(scope="module")
 def fitted():
     frame = table("minutes", n=900)
@@ -119,6 +147,8 @@ def test_later_rows_raise_the_stated_alarms_and_wrong_times_more(fitted):
     }.items():
         wrong = detector.score_samples(new.assign(**{column: value}))
         assert (wrong < right).all()
+        few = new.head(9).assign(**{column: value})
+        assert (detector.predict(few) == -1).all()
         assert (wrong < np.quantile(right, 0.02)).mean() > 0.9
         reason = detector.reasons(new.head(2).assign(**{column: value}), k=1)
         assert reason["column"].tolist() == [column] * 2
@@ -141,6 +171,10 @@ def test_answers_are_times_of_their_rows(fitted):
     rows = new.loc[expected["row"]]
     away = pd.to_datetime(expected["expected"]).to_numpy() - rows["when"].to_numpy()
     assert (np.abs(away) < WEEK).all()
+    given = model.sample(50, given={"later": new["later"].iloc[0]}, random_state=0)
+    assert (given["later"] == new["later"].iloc[0]).all()
+    assert (np.abs(given["when"] - given["later"]) < WEEK / 2).mean() > 0.95
+    assert "The week of" in model.model_card()
     days = model.predict_proba(new, "when").idxmax(axis=1)
     assert (days == new["day"]).all()
     for column in ("later", "when"):
