@@ -41,6 +41,7 @@ IN_ORDER = (
     0.9  # rank correlation of a column with the order of the rows, if they are written in its order
 )
 SHARPER = 0.8  # the spread of differences to the clock is at most this part of the spread of the times themselves
+ROUNDING = 1e-9  # of blocks and days: local midnights are parts of steps in UTC
 MOST_BLOCKS = 64  # blocks of training rows that are kept for draws
 MOST_ROWS = 4096  # rows by which a clock is chosen
 FEWEST_TIMES = 20  # times of a column that may be a clock
@@ -117,7 +118,7 @@ class Clock(Codec):
 
     def blocks(self, values: np.ndarray) -> np.ndarray:
         """The block of each number of steps."""
-        return np.floor((values - self.start) / self.length)
+        return np.floor((values - self.start) / self.length + ROUNDING)
 
     def is_far(self, values: np.ndarray) -> np.ndarray:
         """Whether numbers of steps lie beyond the range of training by ten years and its length: False for NaN."""
@@ -128,7 +129,7 @@ class Clock(Codec):
     def encode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Levels and log-volumes of numbers of steps, (n, 1); with the times of day, (n, 2)."""
         within = values - self.start - self.blocks(values) * self.length
-        weekday = np.clip(np.floor(within / self.day), 0, self.n_levels - 1)
+        weekday = np.clip(np.floor(within / self.day + ROUNDING), 0, self.n_levels - 1)
         is_far = self.is_far(values)
         x = np.where(is_far, self.n_levels, weekday)[:, None]
         log_volume = np.where(is_far, -np.log(CALENDAR_DAYS * self.day / self.length), 0.0)[:, None]
@@ -225,7 +226,7 @@ def fit_clock(values: np.ndarray, unit: Unit) -> Clock:
     within = values - start - clock.blocks(values) * length
     return Clock(
         start, length, day, clock.low, clock.high,
-        Continuous.fit(within - np.floor(within / day) * day, True, in_time=True),
+        Continuous.fit(within - np.floor(within / day + ROUNDING) * day, True, in_time=True),
     )  # fmt: skip
 
 

@@ -123,6 +123,12 @@ def test_days_and_hours_are_those_of_the_zone_all_year():
     model = DiffusionDensity(denoiser="tree", random_state=0).fit(summer)
     found = [model.score_samples(rows) for rows in (summer, winter)]
     assert found[1].min() > found[0].min() - 0.1
+    nights = [pd.DataFrame({"when": days, "day": days.day_name()}) for days in (
+        pd.date_range("2023-11-01", "2024-03-25", tz="Europe/Berlin"),
+        pd.date_range("2024-04-02", "2024-09-30", tz="Europe/Berlin"),
+    )]  # fmt: skip
+    x = [TableEncoder.fit(nights[0]).transform(rows).x for rows in nights]
+    assert len(np.unique(x[0], axis=0)) == len(np.unique(np.concatenate(x), axis=0)) == 7
     drawn = model.sample(300, random_state=0)["when"].dt
     assert drawn.hour.between(9, 16).mean() > 0.95
 
