@@ -39,6 +39,8 @@ from discrete_itd.validation import check_share, seed_of
 
 # Least difference (nats, or share of the rows) of a column that is named, however significant a smaller one is.
 LEAST_EFFECT = 0.02
+# Nats by which a column is less probable given the others, from which it is named in place of one that depends on it.
+LEAST_SURPRISE = 0.2
 # N_DRAWN rows of the model stand for a reference table that is not given. About MOST_ASKED cells are predicted from the
 # others of their rows, in FEWEST_ROWS rows or more: a few seconds for a network.
 N_DRAWN, MOST_ASKED, FEWEST_ROWS = 500, 5000, 100
@@ -200,7 +202,9 @@ def drift(
         if others is None:
             others = scorer.density.rows(scorer.density.sample(N_DRAWN, random_state=seed))
         worse = surprisals(scorer, rows) - surprisals(scorer, others)
-        moved = np.arange(len(table)) == np.where(differ, worse, -np.inf).argmax()
+        if worse.max() < LEAST_SURPRISE:  # no column is, given the others
+            worse = np.where(differ, -table["q_value"], -np.inf)
+        moved = np.arange(len(table)) == worse.argmax()
     means = [_mean_and_error(np.nansum(t, 1)) for t in (nats, inlier_nats)]
     table["moved"] = moved
     return Drift(len(nats), len(inlier_nats), *means[0], *means[1], p_value, table, alpha)
