@@ -35,13 +35,10 @@ MONDAY = 4 * DAY_SECONDS  # the first one, in seconds since 1970
 FEWEST_WEEKS, FEWEST_DAYS = 4, 4
 MONTH_DAYS = 27.0  # times that are never closer than a month are periods, without weekdays
 FAR_DAYS = (
-    3653.0  # beyond the range of the table by this and its length, a clock has never been seen
+    3653.0  # a clock farther than this and the table's length beyond its range was never seen
 )
-IN_ORDER = (
-    0.9  # rank correlation of a column with the order of the rows, if they are written in its order
-)
-SHARPER = 0.8  # the spread of differences to the clock is at most this part of the spread of the times themselves
-ROUNDING = 1e-9  # of blocks and days: local midnights are parts of steps in UTC
+IN_ORDER = 0.9  # least rank correlation of a column with the rows that are written in its order
+SHARPER = 0.8  # differences to the clock spread at most this part as widely as the times themselves
 MOST_BLOCKS = 64  # blocks of training rows that are kept for draws
 MOST_ROWS = 4096  # rows by which a clock is chosen
 FEWEST_TIMES = 20  # times of a column that may be a clock
@@ -118,7 +115,7 @@ class Clock(Codec):
 
     def blocks(self, values: np.ndarray) -> np.ndarray:
         """The block of each number of steps."""
-        return np.floor((values - self.start) / self.length + ROUNDING)
+        return np.floor((values - self.start) / self.length)
 
     def is_far(self, values: np.ndarray) -> np.ndarray:
         """Whether numbers of steps lie beyond the range of training by ten years and its length: False for NaN."""
@@ -129,7 +126,7 @@ class Clock(Codec):
     def encode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Levels and log-volumes of numbers of steps, (n, 1); with the times of day, (n, 2)."""
         within = values - self.start - self.blocks(values) * self.length
-        weekday = np.clip(np.floor(within / self.day + ROUNDING), 0, self.n_levels - 1)
+        weekday = np.clip(np.floor(within / self.day), 0, self.n_levels - 1)
         is_far = self.is_far(values)
         x = np.where(is_far, self.n_levels, weekday)[:, None]
         log_volume = np.where(is_far, -np.log(CALENDAR_DAYS * self.day / self.length), 0.0)[:, None]
@@ -226,7 +223,7 @@ def fit_clock(values: np.ndarray, unit: Unit) -> Clock:
     within = values - start - clock.blocks(values) * length
     return Clock(
         start, length, day, clock.low, clock.high,
-        Continuous.fit(within - np.floor(within / day + ROUNDING) * day, True, in_time=True),
+        Continuous.fit(within - np.floor(within / day) * day, True, in_time=True),
     )  # fmt: skip
 
 
@@ -235,7 +232,7 @@ def times_of(
 ) -> tuple[int, tuple[int, ...], float] | None:
     """The positions of the clock and of the columns counted from it, and the seconds of a clock of numbers.
 
-    ``numbers`` (N,) are those of the columns of times that nobody has declared, by position, in the order of the rows.
+    ``numbers`` (N,) are those of the columns that may be times, by position, in the order of the rows.
     The clock is the ``declared`` one; else the time to which most others are differences, or by which the rows are in
     order. None if there is none.
     """

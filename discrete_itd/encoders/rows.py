@@ -168,11 +168,13 @@ class Rows:
             return parts[0]
         others = [part.others for part in parts if part.others is not None]
         clocks = [part.clock for part in parts if part.clock is not None]
-        shape = parts[0].encoder.n_columns
-        are_given = [
-            np.zeros((len(part), shape), bool) if part.is_given is None else part.is_given
-            for part in parts
-        ]
+        is_given = None
+        if any(part.is_given is not None for part in parts):
+            nothing = [np.zeros(part.unreadable.shape, bool) for part in parts]
+            pairs = zip(parts, nothing, strict=True)
+            is_given = np.concatenate(
+                [p.is_given if p.is_given is not None else n for p, n in pairs]
+            )
         return replace(
             parts[0],
             given=pd.concat([part.given for part in parts]),
@@ -181,7 +183,7 @@ class Rows:
             unreadable=np.concatenate([part.unreadable for part in parts]),
             others=pd.concat(others) if others else None,
             clock=np.concatenate(clocks) if clocks else None,
-            is_given=np.concatenate(are_given),
+            is_given=is_given,
         )
 
     @cached_property

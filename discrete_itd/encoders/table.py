@@ -386,31 +386,32 @@ class TableEncoder:
             )
             is_open = specs[column.name].kind is None or j in declared
             if isinstance(column.codec, Continuous) and is_time and is_open:
-                own = seen[column.name]
-                known = PlainCells(own.cells, np.arange(len(own.cells)))
-                numbers[j] = np.full(own.n_rows, np.nan)
-                numbers[j][own.rows] = column.numbers(known)
-        found = times_of(self.schema, numbers, *declared)
-        if found is None:
+                observed = seen[column.name]
+                cells = PlainCells(observed.cells, np.arange(len(observed.cells)))
+                numbers[j] = np.full(observed.n_rows, np.nan)
+                numbers[j][observed.rows] = column.numbers(cells)
+        chosen = times_of(self.schema, numbers, *declared)
+        if chosen is None:
             if declared:
                 what = f"column {self.names[declared[0]]!r}: a clock needs two times"
                 raise ValueError(
                     f"{what}, or numbers of seconds since 1970 of the years 1990 to 2039"
                 )
             return self
-        clock, since, seconds = found
+        clock, since, seconds = chosen
         why: dict[int, Why] = {}
         column = self.schema[clock]
         unit, zone = unit_of(column, seconds), time_zone(column.dtype)
         local = local_times(numbers[clock], unit, zone)
         for j in set(range(self.n_columns)) - {clock, *since} if leave_out else ():
-            own = seen[self.names[j]]
+            observed = seen[self.names[j]]
             if specs[self.names[j]].kind is not None or self.schema[j].family != "number":
                 continue
-            has_time = local[own.rows].notna()
+            times = local[observed.rows]
+            has_time = times.notna()
             if j in numbers and is_serial(numbers[j], numbers[clock]):
                 why[j] = "serial numbers"
-            elif is_of_calendar(own.cells[has_time], local[own.rows][has_time]):
+            elif is_of_calendar(observed.cells[has_time], times[has_time]):
                 why[j] = "part of the date"
         encoder = self._without(why)
         places = {name: j for j, name in enumerate(encoder.names)}

@@ -75,6 +75,13 @@ def test_the_mass_of_a_week_is_one():
     assert np.exp(log_mass).sum() == pytest.approx(1 - 0.5 / (len(days) + 0.5 + 3.5), abs=0.01)
 
 
+def test_a_far_clock_is_rarer_than_any_row():
+    frame = table("minutes")[["when", "amount"]].dropna()
+    model = DiffusionDensity(denoiser="independent", random_state=0).fit(frame)
+    far = model.score_samples(frame.assign(when=pd.Timestamp("2204-06-01 10:00")))
+    assert (far < model.score_samples(frame).min() - 10).all()
+
+
 def test_what_is_no_clock_stays_a_number():
     rng = np.random.default_rng(0)
     frame = table("days")[["day", "when", "amount"]]
@@ -127,8 +134,10 @@ def test_days_and_hours_are_those_of_the_zone_all_year():
         pd.date_range("2023-11-01", "2024-03-25", tz="Europe/Berlin"),
         pd.date_range("2024-04-02", "2024-09-30", tz="Europe/Berlin"),
     )]  # fmt: skip
-    x = [TableEncoder.fit(nights[0]).transform(rows).x for rows in nights]
-    assert len(np.unique(x[0], axis=0)) == len(np.unique(np.concatenate(x), axis=0)) == 7
+    for first in range(3):  # whatever the origin of the steps
+        encoder = TableEncoder.fit(nights[0].iloc[first:])
+        x = np.concatenate([encoder.transform(rows).x for rows in nights])
+        assert len(np.unique(x, axis=0)) == 7
     drawn = model.sample(300, random_state=0)["when"].dt
     assert drawn.hour.between(9, 16).mean() > 0.95
 
@@ -186,6 +195,8 @@ def test_answers_are_times_of_their_rows(fitted):
     for column in ("later", "when"):
         filled = model.impute(new.assign(**{column: pd.NaT}))
         assert (np.abs(filled[column] - new["when"]) < 2 * WEEK).all()
+        lacking = model.rows(new.assign(**{column: pd.NaT})).is_missing
+        assert lacking.sum(0).tolist() == [20 * (name == column) for name in new]
         other = "when" if column == "later" else "later"
         assert_frame_equal(filled[[other]], new[[other]])
     with pytest.raises(ValueError, match="column 'later': counted from 'when'"):

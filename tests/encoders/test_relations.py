@@ -96,22 +96,6 @@ def texts(columns, **kinds):
     return [r.text(list(table)) for r in find_relations(table.to_numpy(dtype=float), **kinds)]
 
 
-def test_the_shorter_of_two_forms_is_found():
-    rng = np.random.default_rng(5)
-    at_bat = rng.integers(50, 600, 500)
-    hit = rng.binomial(at_bat, 0.27)
-    mean = np.round(hit / at_bat, 3)
-    # the hits are the product to within the rounding of the mean, in which small columns are lost
-    small = {f"small{k}": np.round(rng.random(500), 3) for k in range(3)}
-    assert texts({"at_bat": at_bat, "hit": hit, "mean": mean, **small}) == ["mean = hit / at_bat"]
-    one, two = (np.round(rng.random(500), 3) for _ in range(2))
-    both = np.round(
-        one + rng.normal(0, 3e-4, 500) + two, 3
-    )  # of the numbers before they were rounded
-    (text,) = texts({"one": one, "two": two, "both": both, **small})
-    assert "small" not in text
-
-
 def test_a_relation_is_extended_by_what_its_misses_hold():
     rng = np.random.default_rng(6)
     main, other = rng.integers(0, 300, (2, 800))
