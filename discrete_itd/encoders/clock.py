@@ -44,6 +44,7 @@ MOST_ROWS = 4096  # rows by which a clock is chosen
 FEWEST_TIMES = 20  # times of a column that may be a clock
 # Serial numbers grow with the clock: their rank correlation, the fewest of them, and rows of one number on average.
 SERIAL, FEWEST_SERIAL, MOST_OF_ONE = 0.999, 100, 10
+OF_CALENDAR = 0.95  # least share of rows with the year or month of the clock, which another zone may have moved
 FEWEST_OF_PERIOD = 20  # rows of a month or a year, on average, of which a column may be a name
 CALENDAR_DAYS = 3_652_059.0  # of the years 1 to 9999, over all of which far clocks are spread
 # Seconds since 1970 of the years 1990 to 2039: numbers in this range, and in order, are times.
@@ -308,7 +309,7 @@ def is_of_calendar(cells: np.ndarray, local: pd.DatetimeIndex) -> bool:
     week, day = local.isocalendar().week.to_numpy(float), local.day_of_year.to_numpy()
     if is_number(cells):
         parts = (year, month, local.quarter.to_numpy(), week, day, 100 * year + month)
-        return any(np.mean(cells.astype(float) == part) >= SERIAL for part in parts)
+        return any(np.mean(cells.astype(float) == part) >= OF_CALENDAR for part in parts)
     codes, names = pd.factorize(cells)
     for part in (year, month, 100 * year + month) if len(names) > 1 else ():
         counts = pd.crosstab(part, codes).to_numpy()
