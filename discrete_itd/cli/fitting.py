@@ -25,6 +25,7 @@ from discrete_itd.cli.tables import (
 )
 from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.encoders import Clock
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import Deadline, deferred_interrupts
 from discrete_itd.reading.columns import recognise, typed
@@ -218,7 +219,8 @@ def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector) -> None:
         names = [str(name) for name in model.encoder_.names]
         counted = ", ".join(names[j] for j in times.since)
         also = f"; {counted} count from it" if counted else ""
-        put(f"\nclock: {names[times.clock]}, whose week is given{also}")
+        given = cast(Clock, model.encoder_.schema[times.clock].codec).given
+        put(f"\nclock: {names[times.clock]}, whose {given} is given{also}")
     known = facts(model.model_, model.n_evaluations)
     put("".join(f"\n{name}: {known[name]}" for name in ("training", "held-out rows")))
     if isinstance(fitted, DiffusionOutlierDetector):

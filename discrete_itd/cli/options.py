@@ -330,9 +330,9 @@ Learn the distribution of a table's rows, or of all tables in a folder, and writ
 
 A column of text becomes nominal: categories without an order. Numbers with few different values become ordinal:
 categories that keep their order and distances. Other numbers, and dates, become continuous, with a density; but of the
-date by which rows come, the clock, the week is given, and other dates count from it. Numbers
-that are only names need --column shop=nominal. Identifiers and free text are left out of the model, with a note,
-unless --column gives them a kind.
+date by which rows come, the clock, the week is given, and other dates count from it; without one, a column of years
+that never fall is the clock. Numbers that are only names need --column shop=nominal. Identifiers and free text are left
+out of the model, with a note, unless --column gives them a kind.
 
 Kinds of columns for --column NAME=KIND: nominal, ordinal, continuous or clock; or how text writes numbers and dates:
 decimal-comma, decimal-point, day-first, month-first, also continuous:day-first. What fit is told by --column and by

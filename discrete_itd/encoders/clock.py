@@ -6,10 +6,10 @@ week where the table spans several, is no part of the row:
 .. math:: P(x \mid \text{week of the clock}), \quad (24)
 
 with the clock's weekday and time of day as parts of x, and other times of a row are counted from its clock, in their
-own steps. So moving all times of a row by whole weeks changes no score, within :data:`FAR_DAYS` and the range of the
-table. A clock beyond that has the mass of a weekday that was never seen, spread over all blocks of the calendar; its
-row's other times, like those of a row without a clock, are given. Weekday and time of day are those of the column's
-time zone.
+own steps, as numbers of years are from its year. A clock of years, or of other numbers, has no parts. So moving all
+times of a row by whole weeks changes no score, within :data:`FAR_DAYS` and the range of the table. A clock beyond that
+has the mass of a weekday that was never seen, spread over all blocks of the calendar; its row's other times, like those
+of a row without a clock, are given. Weekday and time of day are those of the column's time zone.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from scipy.stats import spearmanr
 from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.codec import Codec
 from discrete_itd.encoders.numeric import Continuous
-from discrete_itd.reading.frames import DAY, SECOND, is_number
+from discrete_itd.reading.frames import DAY, SECOND, is_number, time_zone
 
 WEEKDAYS = "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"
 DAYS_OF_WEEK, DAY_SECONDS = len(WEEKDAYS), DAY // SECOND
@@ -42,14 +42,19 @@ SHARPER = 0.8  # differences to the clock spread at most this part as widely as 
 MOST_BLOCKS = 64  # blocks of training rows that are kept for draws
 MOST_ROWS = 4096  # rows by which a clock is chosen
 FEWEST_TIMES = 20  # times of a column that may be a clock
-# Serial numbers grow with the clock: their rank correlation, the fewest of them, and rows of one number on average.
-SERIAL, FEWEST_SERIAL, MOST_OF_ONE = 0.999, 100, 10
-OF_CALENDAR = 0.95  # least share of rows with the year or month of the clock, which another zone may have moved
-FEWEST_OF_PERIOD = 20  # rows of a month or a year, on average, of which a column may be a name
+# A column moves with the clock if, in its order, at most this share of rows falls, and the correlation with the sorted
+# values is 1 less this share: one row in 200 may have a typing error.
+OUT_OF_STEP = 0.005
+# Fewest rows, different values, and moments of such a column. In tables of R nine columns had changed once, none of
+# which had a new value in the next sixth of the rows; of those with three values or more nearly all had.
+FEWEST_IN_STEP, FEWEST_STEPS = 100, 3
 CALENDAR_DAYS = 3_652_059.0  # of the years 1 to 9999, over all of which far clocks are spread
 # Seconds since 1970 of the years 1990 to 2039: numbers in this range, and in order, are times.
 EPOCH = 6.3e8, 2.2e9
 EPOCH_UNITS = 1.0, 1e-3  # seconds of one of them
+# Whole numbers in this range that grow in the order of the rows are years: in 2 009 tables of R all 150 such columns.
+YEARS = 1600, 2200
+YEAR = 31_556_952.0  # seconds of a mean year, and of a step of a declared clock that counts anything else
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,7 @@ class Clock(Codec):
 
     @property
     def n_levels(self) -> int:
-        return DAYS_OF_WEEK if self.length > 1.5 * self.day else 1
+        return DAYS_OF_WEEK if self.length > 1.5 * self.day >= 1.5 else 1
 
     @property
     def points(self) -> ColumnPoints:
@@ -110,6 +115,13 @@ class Clock(Codec):
     @property
     def part(self) -> Codec | None:
         return self.time_of_day
+
+    @property
+    def given(self) -> str:
+        """What of a clock is no part of its row: its week, its day, or its value."""
+        if self.n_levels > 1:
+            return "week"
+        return "day" if self.length == self.day and self.time_of_day is not None else "value"
 
     def is_outside(self, x: np.ndarray) -> np.ndarray:
         return x == self.n_levels
@@ -165,7 +177,8 @@ class Times:
     blocks : tuple of float
         Blocks of training rows, at equal distances in their order, which draws take.
     seconds : float
-        Of one of the clock's numbers, if these are seconds since 1970 or parts of them; 0 if they are times.
+        Of one of the clock's numbers, if these are seconds since 1970, parts of them, or years; 0 if they are times,
+        from which numbers are counted as years.
     """
 
     clock: int
@@ -178,14 +191,16 @@ class Times:
             raise ValueError("the clock is not counted from itself, and some row has one")
 
     def unit(self, column: Any) -> Unit:
-        """The unit of a column of times of the schema."""
-        return unit_of(column, self.seconds)
+        """The unit of a column of times, or of years, of the schema."""
+        return unit_of(column, self.seconds or YEAR)
 
     def steps_to(self, schema: Sequence[Any], j: int, clock: np.ndarray) -> np.ndarray:
         """The last steps of column j that are not after the clock's numbers (N,); NaN where these are."""
         column, own = schema[self.clock], self.unit(schema[j])
         unit = self.unit(column)
         clock = np.where(column.codec.is_far(clock), np.nan, clock)
+        if own.seconds == YEAR != unit.seconds:
+            return years_at(column, clock)
         return np.floor((clock * unit.seconds + (unit.origin - own.origin)) / own.seconds)
 
     @cached_property
@@ -194,10 +209,16 @@ class Times:
 
 
 def unit_of(column: Any, seconds: float) -> Unit:
-    """The unit of a column of times, or of numbers that count so many seconds each."""
+    """The unit of a column of times, or of numbers that count so many seconds each, or are years."""
     if column.family == "number":
-        return Unit(seconds, 0.0)
+        return Unit(seconds, -1970 * YEAR if seconds == YEAR else 0.0)
     return Unit(column.step / SECOND, column.origin)
+
+
+def years_at(column: Any, numbers: np.ndarray) -> np.ndarray:
+    """The years (N,) of numbers of steps of a column of times, in its time zone; NaN far away."""
+    times = local_times(numbers, unit_of(column, 0.0), time_zone(column.dtype))
+    return times.year.to_numpy(float)
 
 
 def fit_clock(values: np.ndarray, unit: Unit) -> Clock:
@@ -233,26 +254,25 @@ def times_of(
 ) -> tuple[int, tuple[int, ...], float] | None:
     """The positions of the clock and of the columns counted from it, and the seconds of a clock of numbers.
 
-    ``numbers`` (N,) are those of the columns that may be times, by position, in the order of the rows.
-    The clock is the ``declared`` one; else the time to which most others are differences, or by which the rows are in
-    order. None if there is none.
+    ``numbers`` (N,) are those of the columns that may be times, by position, in the order of the rows; those of number
+    columns are whole. The clock is the ``declared`` one; else the time to which most others are differences, or by
+    which the rows are in order; else the first column of years that never fall, or never grow. None if there is none.
     """
     n_rows = max((len(values) for values in numbers.values()), default=0)
     some = np.unique(np.linspace(0, n_rows - 1, min(n_rows, MOST_ROWS)).round().astype(int))
-    at, seconds = dict[int, np.ndarray](), dict[int, float]()
+    at, seconds, years = dict[int, np.ndarray](), dict[int, float](), dict[int, np.ndarray]()
     for j, values in numbers.items():
         values = values[some]
         known = values[np.isfinite(values)]
-        of_number = epoch_seconds(known) if schema[j].family == "number" else 0.0
-        if len(np.unique(known)) < 2 or (schema[j].family == "number" and not of_number):
-            continue
-        if schema[j].family == "number" and j != declared and not _in_order(values):
-            continue
-        unit = unit_of(schema[j], of_number)
-        at[j], seconds[j] = values * unit.seconds + unit.origin, of_number
-    candidates = [declared] if declared is not None else [*at]
+        of_number = number_seconds(known) if schema[j].family == "number" else 0.0
+        if schema[j].family == "number" and (of_number or YEAR) == YEAR:
+            if of_number or j == declared:
+                years[j] = values
+        elif len(np.unique(known)) > 1 and (not of_number or j == declared or _in_order(values)):
+            unit = unit_of(schema[j], of_number)
+            at[j], seconds[j] = values * unit.seconds + unit.origin, of_number
     best, chosen = (0, False, 0.0), None
-    for j in candidates:
+    for j in at if declared is None else [declared]:
         if j not in at:
             continue
         alike = [k for k in at if k != j and seconds[k] in (0.0, seconds[j])]
@@ -262,7 +282,26 @@ def times_of(
         rank = (len(since), enough and _in_order(at[j]), gain)
         if j == declared or (enough and rank[:2] > (0, False) and rank > best):
             best, chosen = rank, (j, since, seconds[j])
-    return chosen
+    for j in years if declared is None else [declared]:
+        if chosen is None and j in years and (j == declared or _are_in_order(years[j])):
+            chosen = j, (), YEAR
+    if chosen is None:
+        return None
+    clock, since, of_number = chosen
+    moments = numbers[clock][some]
+    if not of_number:
+        moments = years_at(schema[clock], moments)
+    elif of_number != YEAR:
+        return chosen
+    counted = tuple(j for j in years if j != clock and _is_sharp(years[j], moments))
+    return clock, since + counted, of_number
+
+
+def _are_in_order(years: np.ndarray) -> bool:
+    """Whether rows are in the order of years (N,), or the reverse."""
+    known = np.isfinite(years)
+    values, rows = years[known], np.arange(known.sum())
+    return len(values) >= FEWEST_TIMES and any(_is_in_step(values, way * rows) for way in (1, -1))
 
 
 def _in_order(values: np.ndarray) -> bool:
@@ -279,61 +318,71 @@ def _rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def _is_sharp(times: np.ndarray, clock: np.ndarray) -> bool:
-    """Whether differences of times to a clock spread much less than the times."""
+    """Whether differences of times to a clock spread much less than the times; a constant time must be the clock's."""
     both = np.isfinite(times) & np.isfinite(clock)
     if both.sum() < FEWEST_TIMES:
         return False
     spread = [
         np.subtract(*np.quantile(t, [0.9, 0.1])) for t in (times[both] - clock[both], times[both])
     ]
-    return bool(spread[0] <= SHARPER * spread[1] and spread[1] > 0)
+    is_same = spread[1] > 0 or np.median(np.abs(times[both] - clock[both])) <= 1
+    return bool(spread[0] <= SHARPER * spread[1] and is_same)
 
 
-def is_serial(numbers: np.ndarray, clock: np.ndarray) -> bool:
-    """Whether whole numbers (N,) grow with the clock, as those of documents in the order in which they are written."""
-    known = np.isfinite(numbers) & np.isfinite(clock)
-    n_distinct = len(np.unique(numbers[known]))
-    if known.sum() < FEWEST_SERIAL or n_distinct < known.sum() / MOST_OF_ONE:
-        return False
-    return _rank_correlation(numbers[known], clock[known]) >= SERIAL
+def moves_with(cells: np.ndarray, clock: np.ndarray) -> bool:
+    """Whether plain values (N,) move on with a clock (N,), of which they are a part: a later row has another one.
 
-
-def is_of_calendar(cells: np.ndarray, local: pd.DatetimeIndex) -> bool:
-    """Whether plain values (N,) are the year, quarter, month, week or day of the year of local times, or a name of it.
-
-    What is given with a week is no part of a row, and a later row has another one.
+    Numbers grow, or turn once, like a month within one year; text does not come back once it was left, like the name of
+    a season. Rows of one moment may have any order. A single step is none: a rule that changed once is likely to stay,
+    and a row of the old one to be wrong.
     """
-    if len(cells) < FEWEST_SERIAL:
+    codes, values = pd.factorize(cells)
+    n, n_values = len(codes), len(values)
+    if n < FEWEST_IN_STEP or min(n_values, len(np.unique(clock))) < FEWEST_STEPS:
         return False
-    year, month = local.year.to_numpy(), local.month.to_numpy()
-    week, day = local.isocalendar().week.to_numpy(float), local.day_of_year.to_numpy()
-    if is_number(cells):
-        parts = (year, month, local.quarter.to_numpy(), week, day, 100 * year + month)
-        return any(np.mean(cells.astype(float) == part) >= OF_CALENDAR for part in parts)
-    codes, names = pd.factorize(cells)
-    for part in (year, month, 100 * year + month) if len(names) > 1 else ():
-        counts = pd.crosstab(part, codes).to_numpy()
-        is_often = len(codes) >= FEWEST_OF_PERIOD * len(counts)
-        if is_often and counts.max(1).sum() >= SERIAL * len(codes):
-            return True
-    return False
+    if not is_number(cells):  # in the order of their median moments, if enough of them repeat
+        moments = pd.Series(clock).groupby(codes).median().to_numpy()
+        order = np.argsort(moments, kind="stable")
+        return n - n_values >= FEWEST_IN_STEP and _is_in_step(np.argsort(order)[codes], clock)
+    ranks = np.unique(cells, return_inverse=True)[1]
+    first = int(ranks[np.lexsort((ranks, clock))[0]])
+    return any(_is_in_step((ranks - start) % n_values, clock) for start in {0, first})
 
 
-def epoch_seconds(values: np.ndarray) -> float:
-    """Seconds of a unit of numbers that are times since 1970, as their size says; 0 if they are none."""
+def _is_in_step(values: np.ndarray, clock: np.ndarray) -> bool:
+    """Whether numbers (N,) hardly ever fall along a clock (N,), and lie nearly as if sorted."""
+    along = values[np.lexsort((values, clock))]
+    if len(np.unique(values)) < FEWEST_STEPS or np.mean(np.diff(along) < 0) > OUT_OF_STEP:
+        return False
+    return bool(np.corrcoef(along, np.sort(values))[0, 1] >= 1 - OUT_OF_STEP)
+
+
+def number_seconds(values: np.ndarray) -> float:
+    """Seconds of a unit of numbers that are times since 1970, or years, as their size says; 0 if they are neither."""
+    if not len(values):
+        return 0.0
+    low, high = values.min(), values.max()
     for unit in EPOCH_UNITS:
-        if len(values) and EPOCH[0] <= values.min() * unit and values.max() * unit <= EPOCH[1]:
+        if EPOCH[0] <= low * unit and high * unit <= EPOCH[1]:
             return unit
-    return 0.0
+    return YEAR if YEARS[0] <= low and high <= YEARS[1] else 0.0
+
+
+def may_count(cells: np.ndarray, *, any_unit: bool = False) -> bool:
+    """Whether plain values are whole numbers, of a size of years or times since 1970 unless of ``any_unit``."""
+    if not is_number(cells) or not len(cells):
+        return False
+    values = cells.astype(float)
+    is_whole = np.isfinite(values).all() and (values % 1 == 0).all()
+    return bool(is_whole and (any_unit or number_seconds(values)))
 
 
 def counts_seconds(cells: np.ndarray) -> bool:
     """Whether plain values in the order of the rows are seconds since 1970, or thousandths, that grow or fall."""
-    if not is_number(cells) or not len(cells):
+    if not may_count(cells):
         return False
     values = cells.astype(float)
-    are_whole = np.isfinite(values).all() and (values % 1 == 0).all()
-    return bool(are_whole and epoch_seconds(values) and _in_order(values))
+    return number_seconds(values) in EPOCH_UNITS and _in_order(values)
 
 
 def fitted_blocks(clock: Clock, values: np.ndarray) -> tuple[float, ...]:

@@ -61,9 +61,7 @@ from discrete_itd.reading.text import FEW_VALUES, as_text, number_of, quoted
 from discrete_itd.validation import advice, check_choice, warn, warn_of_column
 
 Kind = Literal["nominal", "ordinal", "continuous", "clock"]
-Why = Literal[
-    "identifiers", "free text", "serial numbers", "part of the date"
-]  # a column is left out
+Why = Literal["identifiers", "free text", "part of the clock"]  # a column is left out
 KINDS: dict[str, type[Codec]] = {  # the class of each kind of column
     "nominal": Categories, "ordinal": Categories, "continuous": Continuous, "clock": Clock,
 }  # fmt: skip

@@ -19,10 +19,9 @@ from discrete_itd.encoders.clock import (
     counts_seconds,
     fit_clock,
     fitted_blocks,
-    is_of_calendar,
-    is_serial,
     local_offsets,
-    local_times,
+    may_count,
+    moves_with,
     times_of,
     unit_of,
     utc_offsets,
@@ -371,7 +370,7 @@ class TableEncoder:
     ) -> TableEncoder:
         """The schema with a clock (24), if the rows come in time.
 
-        Serial numbers that grow with it, and what is part of its date, are left out if asked for.
+        Numbers that grow with it, and values that do not come back, are left out if asked for.
 
         ``seen`` are the columns by name, as they were read.
         """
@@ -381,12 +380,12 @@ class TableEncoder:
             raise ValueError(f"column {second!r}: a table has one clock, and {first!r} is one")
         numbers = {}
         for j, column in enumerate(self.schema):
-            is_time = column.family == "datetime" or (
-                column.family == "number" and column.codec.whole
-            )
-            is_open = specs[column.name].kind is None or j in declared
-            if isinstance(column.codec, Continuous) and is_time and is_open:
-                observed = seen[column.name]
+            observed, is_declared = seen[column.name], j in declared
+            if not is_declared and (specs[column.name].kind or is_category(column.dtype)):
+                continue
+            is_time = column.family == "datetime" and len(observed.cells)
+            is_number = column.is_ordered or is_declared
+            if is_time or (is_number and may_count(observed.cells, any_unit=is_declared)):
                 cells = PlainCells(observed.cells, np.arange(len(observed.cells)))
                 numbers[j] = np.full(observed.n_rows, np.nan)
                 numbers[j][observed.rows] = column.numbers(cells)
@@ -394,25 +393,17 @@ class TableEncoder:
         if chosen is None:
             if declared:
                 what = f"column {self.names[declared[0]]!r}: a clock needs two times"
-                raise ValueError(
-                    f"{what}, or numbers of seconds since 1970 of the years 1990 to 2039"
-                )
+                raise ValueError(f"{what}, or whole numbers: of years, or of seconds since 1970")
             return self
         clock, since, seconds = chosen
         why: dict[int, Why] = {}
-        column = self.schema[clock]
-        unit, zone = unit_of(column, seconds), time_zone(column.dtype)
-        local = local_times(numbers[clock], unit, zone)
         for j in set(range(self.n_columns)) - {clock, *since} if leave_out else ():
             observed = seen[self.names[j]]
-            if specs[self.names[j]].kind is not None or self.schema[j].family != "number":
-                continue
-            times = local[observed.rows]
-            has_time = times.notna()
-            if j in numbers and is_serial(numbers[j], numbers[clock]):
-                why[j] = "serial numbers"
-            elif is_of_calendar(observed.cells[has_time], times[has_time]):
-                why[j] = "part of the date"
+            if specs[self.names[j]].kind is None and self.schema[j].family == "number":
+                moments = numbers[clock][observed.rows]
+                has_time = np.isfinite(moments)
+                if moves_with(observed.cells[has_time], moments[has_time]):
+                    why[j] = "part of the clock"
         encoder = self._without(why)
         places = {name: j for j, name in enumerate(encoder.names)}
         moved = {places[self.names[j]]: numbers[j] for j in (clock, *since)}

@@ -157,10 +157,10 @@ def limits(model: Any) -> list[str]:
         " they occur, alone and together, and a model that may draw rows it was fitted to. That is no anonymisation.",
     ]
     if (times := model.encoder.times) is not None:
-        counted = [schema[j].name for j in times.since]
+        clock, counted = schema[times.clock], [schema[j].name for j in times.since]
         also = f" Times that count from it: {listed(counted)}." if counted else ""
         lines.append(
-            f"The week of {code(schema[times.clock].name)}, by which rows come in time, is given and has no"
+            f"The {clock.codec.given} of {code(clock.name)}, by which rows come in time, is given and has no"
             f" probability: how many rows there are, and when, is not judged.{also}"
         )
     if not model.denoiser.closed_form:

@@ -8,7 +8,7 @@ from pandas.testing import assert_frame_equal
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.encoders import TableEncoder
 
-WEEK = pd.Timedelta("7D")
+WEEK, DAY = pd.Timedelta("7D"), pd.Timedelta("1D")
 CLOCKS = {  # first time, step, and number of steps of the whole table
     "days": (pd.Timestamp("2023-03-01"), pd.Timedelta("1D"), 200),
     "minutes": (pd.Timestamp("2023-03-01"), pd.Timedelta("1min"), 300_000),
@@ -100,23 +100,87 @@ def test_what_is_no_clock_stays_a_number():
 def test_serial_numbers_that_grow_with_the_clock_are_left_out():
     frame = table("minutes")
     frame["invoice"] = 7_000 + np.arange(len(frame)) // 3 * 2
-    with pytest.warns(UserWarning, match=r"left out of the model: 'invoice' \(serial numbers\)"):
+    with pytest.warns(UserWarning, match=r"left out of the model: 'invoice' \(part of the clock\)"):
         encoder = TableEncoder.infer(frame, leave_out=True)
     assert [c.name for c in encoder.left_out] == ["invoice"]
     assert encoder.names[encoder.times.clock] == "when"
 
 
 @pytest.mark.filterwarnings("ignore:left out of the model")
-def test_what_a_later_row_has_another_of_is_left_out():
-    frame = table("minutes", n=2000).drop(columns=["born", "day"])
-    when = frame["when"].ffill().bfill()
-    elsewhere = when - pd.Timedelta("5h")  # in another time zone
-    frame["year"], frame["month"] = when.dt.year, elsewhere.dt.month
-    frame["name"] = when.dt.month_name().str[:3]
-    frame["weekday"], frame["kind"] = when.dt.day_name(), np.arange(len(frame)) % 3
+@pytest.mark.parametrize("n_weeks", [26, 80])
+def test_what_a_later_row_has_another_of_is_left_out(n_weeks):
+    rng, n = np.random.default_rng(0), 2000
+    when = pd.Series(pd.Timestamp("2022-10-03") + np.sort(rng.integers(0, 7 * n_weeks, n)) * DAY)
+    rank, regime = np.arange(n), np.arange(n) > 900
+    moving = {
+        "serial": 7000 + rank // 3, "ticket": [f"T{k // 9}" for k in rank], "kilometres": rank**1.5 / 7,
+        "season": "S" + ((when - when.min()) // (8 * WEEK)).astype(str), "mistyped": rank // 100,
+    }  # fmt: skip
+    within_a_year = {"month": when.dt.month, "name": when.dt.month_name().str[:3]}
+    staying = {
+        "weekday": when.dt.day_name(), "kind": rank % 3, "tax": np.where(regime, 19, 16), "amount": rng.gamma(2, 9, n),
+        "price": 100 + rank / n + rng.normal(size=n), "rare": rank == 1500, "day": when.dt.day,
+    }  # fmt: skip
+    frame = pd.DataFrame({"when": when, **moving, **within_a_year, **staying})
+    frame.loc[rng.integers(0, n, 3), "mistyped"] = 1
+    expected = {*moving} | ({*within_a_year} if n_weeks < 52 else set())
     encoder = TableEncoder.infer(frame, leave_out=True)
-    assert {c.name for c in encoder.left_out} == {"year", "month", "name"}
-    assert {c.why for c in encoder.left_out} == {"part of the date"}
+    assert {c.name for c in encoder.left_out} == expected
+    assert {c.why for c in encoder.left_out} == {"part of the clock"}
+    mixed = frame.assign(**{name: rng.permutation(frame[name]) for name in frame if name != "when"})
+    mixed = mixed.drop(columns=["serial", "ticket"])  # identifiers
+    assert not TableEncoder.infer(mixed, leave_out=True).left_out
+
+
+@pytest.mark.parametrize("zone", [None, "America/Chicago"])
+def test_years_count_from_the_year_of_the_clock(zone):
+    when = pd.Series(pd.date_range("2020-03-01", "2024-02-20", periods=700, tz=zone)).dt.round(
+        "min"
+    )
+    season = when.dt.year - (when.dt.month < 7)
+    frame = pd.DataFrame({"year": when.dt.year, "when": when, "season": season})
+    frame["built"] = np.random.default_rng(0).integers(1900, 2020, 700)
+    for first in (frame, frame.iloc[-50:], frame.assign(year=frame["year"].astype(float))):
+        encoder = TableEncoder.fit(first.reset_index(drop=True))
+        since = {encoder.names[j] for j in encoder.times.since}
+        assert since == {"year"} if len(first) == 50 else {"year", "season"}
+        encoded = encoder.encoded(first)
+        lags = encoded.cells.x[:, encoder.place_of("year")]
+        assert len(np.unique(lags)) == 1
+        back = encoder.inverse_transform(encoded.cells.x, first.index, clock=encoded.clock)
+        assert_frame_equal(back, first)
+        later = first.assign(year=first["year"] + 4, when=first["when"] + pd.DateOffset(years=4))
+        later = encoder.transform(later[later["when"].dt.month > 2]).x
+        assert (later[:, encoder.place_of("year")] == lags[0]).all()
+
+
+def test_rows_in_the_order_of_years_have_them_for_their_clock():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"month": rng.integers(1, 13, 600), "year": np.arange(600) // 60 + 1998})
+    frame["amount"] = np.round(rng.gamma(2, 40, 600), 2)
+    for rows in (frame, frame[::-1].reset_index(drop=True)):
+        encoder = TableEncoder.fit(rows)
+        assert encoder.names[encoder.times.clock] == "year"
+        encoded = encoder.encoded(rows)
+        back = encoder.inverse_transform(encoded.cells.x, clock=encoded.clock)
+        assert_frame_equal(back, rows)
+        assert (encoder.refit(rows.iloc[::2]).transform(rows).x[:, 1] == 0).all()
+    model = DiffusionDensity(denoiser="tree", random_state=0).fit(frame)
+    score = model.score_samples(frame)
+    for years, is_known in ((9, True), (200, False)):
+        later = model.score_samples(frame.assign(year=frame["year"] + years))
+        assert (later == score).all() == is_known
+    assert model.sample(99, random_state=0)["year"].isin(frame["year"]).all()
+    panel = frame.assign(year=1998 + np.arange(600) % 10)  # of sixty firms
+    assert TableEncoder.fit(panel).times is None
+    assert TableEncoder.fit(panel, {"year": "clock"}).times is not None
+    assert TableEncoder.fit(frame, {"year": "continuous"}).times is None
+    assert TableEncoder.fit(frame.assign(year=frame["year"] // 9 * 9)).times is None  # one step
+    batch = frame.assign(year=3 + np.arange(600) // 20)  # any whole numbers, if declared
+    assert TableEncoder.fit(batch).times is None
+    encoder = TableEncoder.fit(batch, {"year": "clock"})
+    x = encoder.transform(batch.assign(year=batch["year"] + 20)).x
+    np.testing.assert_array_equal(x, encoder.transform(batch).x)
 
 
 def test_days_and_hours_are_those_of_the_zone_all_year():
