@@ -32,7 +32,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -47,7 +47,7 @@ from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.base import DRAWN, in_blocks
 from discrete_itd.detection.score import Scorer
 from discrete_itd.devices import add_at
-from discrete_itd.encoders import ABSENT, PRESENT, Column
+from discrete_itd.encoders import ABSENT, PRESENT, Clock, Column
 from discrete_itd.likelihood import conditional
 from discrete_itd.likelihood.conditional import SHORTLIST, ConditionalDenoiser
 from discrete_itd.likelihood.path import equal_rows
@@ -93,8 +93,8 @@ class Cell(NamedTuple):
 
     ``values`` are the log-probabilities of its levels, (B, K), nats, or the densities of standardised values, (B, 1);
     ``indicator`` (B, 2) the log-probabilities of being present or missing, None if missingness is not modelled, and
-    ``places`` the internal columns of the value, of a clock its weekday, and of the indicator. ``spread`` (B, 3) are
-    the ``QUANTILES`` of a density.
+    ``places`` the internal columns of the value, of a clock its weekday, and of the indicator, and ``part`` that of the
+    time of day, if there is one. ``spread`` (B, 3) are the ``QUANTILES`` of a density, of a clock its time of day's.
     """
 
     column: Column
@@ -102,6 +102,7 @@ class Cell(NamedTuple):
     indicator: Tensor | None
     places: list[int]
     spread: Tensor
+    part: int | None
 
     @classmethod
     def of(cls, scorer: Scorer, q: Posterior, j: int, rows: Tensor, spread: Tensor) -> Cell:
@@ -114,7 +115,8 @@ class Cell(NamedTuple):
         places = [j] if place is None else [j, place]
         indicator = q.column(places[1])[rows] if len(places) > 1 else None
         values = q.column(j)[rows] if j in q.codebook.place else q.number(j, rows)
-        return cls(column, values, indicator, places, spread[rows, j])
+        part = scorer.density.encoder_.part_of(j)
+        return cls(column, values, indicator, places, spread[rows, j], part)
 
     def _seen(self) -> Tensor:
         """Log-probabilities of the levels that were seen in training, (B, K')."""
@@ -131,6 +133,8 @@ class Cell(NamedTuple):
         """Rows (B, C') with the predicted values of the cells."""
         out = rows.clone()
         out[:, self.places[0]] = self.central().to(rows)
+        if self.part is not None:
+            out[:, self.part] = self.spread[:, 1].to(rows)
         if self.indicator is not None:
             missing = self.indicator[:, int(PRESENT)] < -math.log(2)
             out[missing, self.places[0]] = math.nan
@@ -153,7 +157,10 @@ class Cell(NamedTuple):
                 first = codec.pooled[0]  # the most frequent of them
                 probs[:, int(level[first])] *= share[first]
             top = probs.topk(min(n, probs.shape[1]), 1)
-            values = _decode(self.column, top.indices.cpu().numpy())
+            start = None
+            if self.part is not None:
+                start = cast(Clock, codec).times_of_day(self.spread[:, 1].cpu().numpy())
+            values = _decode(self.column, top.indices.cpu().numpy(), start)
             no_bound = np.full(values.shape, None, dtype=object)
             predicted = Expected(values, top.values.cpu().numpy(), no_bound, no_bound)
         present = None if self.indicator is None else self.indicator[:, int(PRESENT)]
@@ -170,14 +177,25 @@ class Cell(NamedTuple):
         return Expected(values[:, 1:2], probability[:, None], values[:, :1], values[:, 2:])
 
 
-def spreads(scorer: Scorer, q: Posterior, columns: Tensor) -> Tensor:
-    """``QUANTILES`` of the cells in ``columns`` (B, m) of rows, -1 for none: float64, (B, C, 3), or NaN."""
+def spreads(scorer: Scorer, q: Posterior, columns: Tensor, x: Tensor) -> Tensor:
+    """``QUANTILES`` of the cells in ``columns`` (B, m) of rows ``x``, -1 for none: float64, (B, C, 3), or NaN.
+
+    Those of a clock are of its time of day, with the row's own in place of the median where it lies between the others.
+    """
     shape = *columns.shape[:1], len(scorer.schema), len(QUANTILES)
     out = torch.full(shape, math.nan, dtype=torch.float64, device=columns.device)
     row, rank = torch.nonzero(torch.isin(columns, q.codebook.reals)).unbind(1)
     if len(row):
         column = columns[row, rank]
         out[row, column] = conditional.cells_of(q, row, column).quantiles(QUANTILES)
+    for j in range(len(scorer.schema)):
+        if (part := scorer.density.encoder_.part_of(j)) is not None:
+            row = torch.nonzero((columns == j).any(1)).flatten()
+            of_parts = conditional.cells_of(q, row, torch.full_like(row, part))
+            low, median, high = of_parts.quantiles(QUANTILES).unbind(1)
+            time_of_day = x[row, part].double()
+            is_usual = (low <= time_of_day) & (time_of_day <= high)
+            out[row, j] = torch.stack([low, torch.where(is_usual, time_of_day, median), high], 1)
     return out
 
 
@@ -232,12 +250,16 @@ def _with_missing(expected: Expected, log_present: Tensor | None, n: int) -> Exp
     return Expected(*whole)
 
 
-def _decode(column: Column, cells: np.ndarray) -> np.ndarray:
-    """Values as in the table for encoded ``cells``, of their shape; times that count from a clock, from nothing."""
+def _decode(column: Column, cells: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
+    """Values as in the table for encoded ``cells`` (B, n); times that count from a clock, from nothing.
+
+    Those of a clock are at the times of day ``start`` (B,), in steps.
+    """
     if not column.codec.of_numbers:
         position = column.codec.decode(cells.astype(float).ravel())
         return np.array([*column.categories, None], dtype=object)[position].reshape(cells.shape)
-    values = column.decode(cells.astype(float).ravel(), settled=True)
+    start = None if start is None else start.repeat(cells.shape[1])
+    values = column.decode(cells.astype(float).ravel(), settled=True, start=start)
     return values.astype(object).to_numpy().reshape(cells.shape)
 
 
@@ -483,7 +505,7 @@ def likely_errors(scorer: Scorer, x: Tensor, beyond: np.ndarray, k: int) -> pd.D
         is_wrong = (is_first & (log_odds > 0)).any(1, keepdim=True)
         row, rank = torch.nonzero(is_first | is_wrong & is_free).unbind(1)
         of_rows = worst.columns.masked_fill(~is_first.any(1, keepdim=True), -1)
-        spread = spreads(scorer, worst.q, of_rows)
+        spread = spreads(scorer, worst.q, of_rows, rows)
         rivals, gain = _conflicts(scorer, rows, worst, spread, row, rank)
         log_odds = _odds_among_rivals(worst, is_free, gain, row, rank)
         is_named = torch.zeros_like(is_free)
@@ -594,7 +616,7 @@ def predictions(
     for batch in _batches(scorer, x, "cells"):
         numbers, worst = batch.cpu().numpy(), suspects(scorer, x[batch], among, k)
         columns = cells[numbers] = worst.columns.cpu().numpy()
-        spread = spreads(scorer, worst.q, worst.columns)
+        spread = spreads(scorer, worst.q, worst.columns, x[batch])
         for j in np.unique(columns):
             row, rank = np.nonzero(columns == j)
             cell = Cell.of(scorer, worst.q, int(j), torch.from_numpy(row).to(x.device), spread)

@@ -152,6 +152,12 @@ class Clock(Codec):
         """The first step of the weekday in block 0; NaN of a time never seen."""
         return np.where(x < self.n_levels, self.start + np.floor(x) * self.day, np.nan)
 
+    def times_of_day(self, z: np.ndarray, *, settled: bool = True) -> np.ndarray:
+        """Steps (n,) since the beginning of a day of encoded times of day, as these are recorded if ``settled``."""
+        part = cast(Continuous, self.time_of_day)
+        steps = part.settled(part.decode(z)) if settled else part.decode(z)
+        return np.clip(np.rint(steps), 0.0, np.ceil(self.day) - 1)
+
     def values(self) -> tuple[pd.Index, np.ndarray, np.ndarray]:
         """The weekdays, their levels, and a share of one in each."""
         names = WEEKDAYS if self.n_levels > 1 else ("any day",)

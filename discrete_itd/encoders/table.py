@@ -471,14 +471,14 @@ class TableEncoder:
     def start_of(self, j: int, clock: np.ndarray | None) -> np.ndarray | None:
         """The steps (N,) from which decoded cells of column j count in rows with a ``clock`` (N,).
 
-        None where they count from nothing. A decoded weekday of the clock is of its own block, and at its time of day.
+        None where they count from nothing. A decoded weekday of the clock is of the row's block.
         """
         if self.times is None or clock is None or j not in (self.times.clock, *self.times.since):
             return None
         if j != self.times.clock:
             return self.times.steps_to(self.schema, j, clock)
-        codec = cast(Clock, self.schema[j].codec)
-        return clock - codec.decode(codec.encode(clock + self._ahead(clock))[0][:, 0])
+        codec, ahead = cast(Clock, self.schema[j].codec), self._ahead(clock)
+        return codec.blocks(clock + ahead) * codec.length - ahead
 
     def _ahead(self, clock: np.ndarray) -> np.ndarray:
         """Steps (N,) by which local time is ahead of the clock's numbers in UTC."""
@@ -678,10 +678,11 @@ class TableEncoder:
         clock = self._clock(x, rng, clock, settled=settled)
         cells = {}
         for j, c in enumerate(self.schema):
-            start, own = self.start_of(j, clock), x[:, j]
+            start, codes = self.start_of(j, clock), x[:, j]
             if clock is not None and isinstance(c.codec, Clock):
-                own = c.codec.encode(clock + self._ahead(clock))[0][:, 0]
-            cells[c.name] = c.decode(own, rng, settled=settled, start=start).set_axis(index)
+                codes = c.codec.encode(clock + self._ahead(clock))[0][:, 0]
+                start = clock - c.codec.decode(codes)
+            cells[c.name] = c.decode(codes, rng, settled=settled, start=start).set_axis(index)
         return pd.DataFrame(cells, columns=pd.Index(self.names), index=index)
 
     def _clock(
@@ -702,10 +703,8 @@ class TableEncoder:
         )
         values = codec.decode(x[:, j], rng) + drawn * codec.length
         if j in self._parts:
-            part = cast(Codec, codec.part)
-            time_of_day = part.decode(x[:, self._parts[j]], rng)
-            time_of_day = part.settled(time_of_day) if settled else time_of_day
-            values = values + np.clip(np.rint(time_of_day), 0.0, np.ceil(codec.day) - 1)
+            is_settled = settled or rng is not None
+            values = values + codec.times_of_day(x[:, self._parts[j]], settled=is_settled)
         column = self.schema[j]
         values = values - utc_offsets(values, times.unit(column), time_zone(column.dtype))
         return values if clock is None else np.where(np.isnan(clock), values, clock)

@@ -426,7 +426,7 @@ def mixed_up(table):
 def conflicts(scorer, x, q, i, cells):
     """By how many nats cells of row i of x (N, C') conflict with one another, by the scores of four rows each."""
     row = x[i : i + 1]
-    quantiles = spreads(scorer, q, torch.from_numpy(np.tile(cells, (len(x), 1))))
+    quantiles = spreads(scorer, q, torch.from_numpy(np.tile(cells, (len(x), 1))), x)
     own = {j: Cell.of(scorer, q, int(j), torch.tensor([i]), quantiles) for j in cells}
     one = {j: cell.put_into(row) for j, cell in own.items()}
     pairs = [*itertools.permutations(cells, 2)]

@@ -266,3 +266,20 @@ def test_answers_are_times_of_their_rows(fitted):
         assert_frame_equal(filled[[other]], new[[other]])
     with pytest.raises(ValueError, match="column 'later': counted from 'when'"):
         model.predict_log_density(new, "later", [new["later"].iloc[0]])
+
+
+def test_the_expected_time_is_of_the_row_s_week_and_at_its_hour_if_that_is_usual():
+    rng, n = np.random.default_rng(0), 600
+    week, day, minute = rng.integers(0, 30, n), rng.integers(0, 5, n), rng.integers(540, 1020, n)
+    when = pd.Timestamp("2024-01-01") + pd.to_timedelta(
+        np.sort(1440 * (7 * week + day) + minute), "min"
+    )
+    frame = pd.DataFrame({"when": when, "is_friday": when.day_name() == "Friday"})
+    density = DiffusionDensity(denoiser="tree", random_state=0)
+    detector = DiffusionOutlierDetector(density, random_state=0).fit(frame)
+    night, noon = pd.Timestamp("2024-09-04 03:10"), pd.Timestamp("2024-09-04 12:05")  # Wednesday
+    wrong = pd.DataFrame({"when": [night, noon], "is_friday": True})
+    found = detector.expected(wrong, ["when"], n_values=1)["expected"].tolist()
+    assert found[1] == noon + 2 * DAY
+    assert found[0].normalize() == found[1].normalize()
+    assert 9 <= found[0].hour < 17
