@@ -972,10 +972,12 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         own, wanted, encoder = self.model_.encoder.schema[j], pd.Series(values), rows.encoder
         if encoder.times is not None and j in (encoder.times.clock, *encoder.times.since):
             clock = encoder.names[encoder.times.clock]
-            what = "the clock" if clock == column else f"counted from {clock!r}"
+            if clock == column:
+                what = "the clock, whose week is given, so that only its weekday has a probability: see predict_proba"
+            else:
+                what = f"counted from {clock!r}, so that one value is another cell in each row: see predict_quantiles"
             raise ValueError(
-                f"column {column!r}: {what}, so a value is another one in each row; see predict_quantiles, or fit with"
-                f" column_types={{{column!r}: 'continuous'}}"
+                f"column {column!r}: {what}, or fit with column_types={{{column!r}: 'continuous'}}"
             )
         cells, log_volume, _ = own.encode(wanted)
         if (np.isnan(cells) | (cells == own.absent_level)).any():

@@ -48,6 +48,7 @@ OUT_OF_STEP = 0.005
 # Fewest rows, different values, and moments of such a column. In tables of R nine columns had changed once, none of
 # which had a new value in the next sixth of the rows; of those with three values or more nearly all had.
 FEWEST_IN_STEP, FEWEST_STEPS = 100, 3
+MOST_PAIRS = 0.95  # share of the pairs of a weekday and a day of the month from which days are a part of rows
 CALENDAR_DAYS = 3_652_059.0  # of the years 1 to 9999, over all of which far clocks are spread
 # Seconds since 1970 of the years 1990 to 2039: numbers in this range, and in order, are times.
 EPOCH = 6.3e8, 2.2e9
@@ -136,6 +137,10 @@ class Clock(Codec):
         block = self.blocks(values)
         return (block < self.low - far) | (block > self.high + far)
 
+    def near(self, values: np.ndarray) -> np.ndarray:
+        """Numbers of steps, NaN where they are far."""
+        return np.where(self.is_far(values), np.nan, values)
+
     def encode(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Levels and log-volumes of numbers of steps, (n, 1); with the times of day, (n, 2)."""
         within = values - self.start - self.blocks(values) * self.length
@@ -204,7 +209,6 @@ class Times:
         """The last steps of column j that are not after the clock's numbers (N,); NaN where these are."""
         column, own = schema[self.clock], self.unit(schema[j])
         unit = self.unit(column)
-        clock = np.where(column.codec.is_far(clock), np.nan, clock)
         if own.seconds == YEAR != unit.seconds:
             return years_at(column, clock)
         return np.floor((clock * unit.seconds + (unit.origin - own.origin)) / own.seconds)
@@ -331,7 +335,7 @@ def _is_sharp(times: np.ndarray, clock: np.ndarray) -> bool:
     spread = [
         np.subtract(*np.quantile(t, [0.9, 0.1])) for t in (times[both] - clock[both], times[both])
     ]
-    is_same = spread[1] > 0 or np.median(np.abs(times[both] - clock[both])) <= 1
+    is_same = spread[1] > 0 or np.median(np.abs(times[both] - clock[both])) < 1
     return bool(spread[0] <= SHARPER * spread[1] and is_same)
 
 
@@ -361,6 +365,22 @@ def _is_in_step(values: np.ndarray, clock: np.ndarray) -> bool:
     if len(np.unique(values)) < FEWEST_STEPS or np.mean(np.diff(along) < 0) > OUT_OF_STEP:
         return False
     return bool(np.corrcoef(along, np.sort(values))[0, 1] >= 1 - OUT_OF_STEP)
+
+
+def is_day_of_month(cells: np.ndarray, local: pd.DatetimeIndex) -> bool:
+    """Whether plain values (N,) are days of the month of local times, or beside it, before each had most weekdays.
+
+    A later row has a weekday on which the table has no such day, in the first year.
+    """
+    if not is_number(cells) or len(np.unique(cells)) < MONTH_DAYS:
+        return False
+    days = local.day.to_numpy(float)
+    apart = np.abs(
+        cells.astype(float) - days
+    )  # 1 in another time zone, or from the last day to the first one
+    n_pairs = len(np.unique(7 * days + local.day_of_week.to_numpy(float)))
+    is_beside = (apart <= 1) | (apart >= MONTH_DAYS) & (apart < 31)
+    return bool(np.mean(is_beside) >= 1 - OUT_OF_STEP) and n_pairs < MOST_PAIRS * 7 * 31
 
 
 def number_seconds(values: np.ndarray) -> float:

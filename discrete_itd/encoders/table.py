@@ -19,7 +19,9 @@ from discrete_itd.encoders.clock import (
     counts_seconds,
     fit_clock,
     fitted_blocks,
+    is_day_of_month,
     local_offsets,
+    local_times,
     may_count,
     moves_with,
     times_of,
@@ -397,12 +399,15 @@ class TableEncoder:
             return self
         clock, since, seconds = chosen
         why: dict[int, Why] = {}
+        column = self.schema[clock]
+        local = local_times(numbers[clock], unit_of(column, seconds), time_zone(column.dtype))
         for j in set(range(self.n_columns)) - {clock, *since} if leave_out else ():
             observed = seen[self.names[j]]
             if specs[self.names[j]].kind is None and self.schema[j].family == "number":
                 moments = numbers[clock][observed.rows]
                 has_time = np.isfinite(moments)
-                if moves_with(observed.cells[has_time], moments[has_time]):
+                cells, times = observed.cells[has_time], local[observed.rows][has_time]
+                if moves_with(cells, moments[has_time]) or is_day_of_month(cells, times):
                     why[j] = "part of the clock"
         encoder = self._without(why)
         places = {name: j for j, name in enumerate(encoder.names)}
@@ -431,13 +436,15 @@ class TableEncoder:
         known = known + local_offsets(known, unit, time_zone(column.dtype))
         codec = fit_clock(known, unit)
         schema[clock] = replace(column, codec=codec, absent=False)
-        times = Times(clock, (*since,), fitted_blocks(codec, known), seconds)
+        times, near = (
+            Times(clock, (*since,), fitted_blocks(codec, known), seconds),
+            codec.near(values),
+        )
         for j in since:
-            lags = numbers[j] - times.steps_to(schema, j, values)
+            lags = numbers[j] - times.steps_to(schema, j, near)
             lags = lags[~np.isnan(lags)]
             if len(lags):
-                codec = Continuous.fit(lags, True)
-                schema[j] = replace(schema[j], codec=codec, absent=schema[j].absent)
+                schema[j] = replace(schema[j], codec=Continuous.fit(lags, True))
         counted = tuple(j for j in since if schema[j].codec is not self.schema[j].codec)
         return TableEncoder(schema, self.left_out, self.relations, replace(times, since=counted))
 
@@ -602,7 +609,7 @@ class TableEncoder:
         if len(frame) < SUSPICIOUS_ROWS:
             places = frame.columns.get_indexer(pd.Index(self.names, dtype=frame.columns.dtype))
             few = frame.to_numpy(dtype=object)[:, places]
-        clock, given = None, None
+        clock, near, given = None, None, None  # the second one without far clocks
         of_clock = () if self.times is None else (self.times.clock,)
         for j in (*of_clock, *(j for j in range(self.n_columns) if j not in of_clock)):
             column = self.schema[j]
@@ -612,10 +619,11 @@ class TableEncoder:
             cells, words = column.readable(cells)
             if words is not None:
                 unreadable[:, j] = words
-            start = self.start_of(j, clock)
+            start = self.start_of(j, near)
             is_clock = isinstance(column.codec, Clock)
             if is_clock:
                 clock = np.append(column.numbers(cells), np.nan)[cells.where]
+                near = cast(Clock, column.codec).near(clock)
             codes, volumes, is_suspicious = column.encode(
                 cells, -self._ahead(cast(np.ndarray, clock)) if is_clock else start
             )

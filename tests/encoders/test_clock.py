@@ -117,9 +117,10 @@ def test_what_a_later_row_has_another_of_is_left_out(n_weeks):
         "season": "S" + ((when - when.min()) // (8 * WEEK)).astype(str), "mistyped": rank // 100,
     }  # fmt: skip
     within_a_year = {"month": when.dt.month, "name": when.dt.month_name().str[:3]}
+    within_a_year["day"] = (when - 5 * DAY / 24).dt.day  # in another time zone
     staying = {
         "weekday": when.dt.day_name(), "kind": rank % 3, "tax": np.where(regime, 19, 16), "amount": rng.gamma(2, 9, n),
-        "price": 100 + rank / n + rng.normal(size=n), "rare": rank == 1500, "day": when.dt.day,
+        "price": 100 + rank / n + rng.normal(size=n), "rare": rank == 1500,
     }  # fmt: skip
     frame = pd.DataFrame({"when": when, **moving, **within_a_year, **staying})
     frame.loc[rng.integers(0, n, 3), "mistyped"] = 1
@@ -140,6 +141,7 @@ def test_years_count_from_the_year_of_the_clock(zone):
     season = when.dt.year - (when.dt.month < 7)
     frame = pd.DataFrame({"year": when.dt.year, "when": when, "season": season})
     frame["built"] = np.random.default_rng(0).integers(1900, 2020, 700)
+    frame["edition"] = 2025
     for first in (frame, frame.iloc[-50:], frame.assign(year=frame["year"].astype(float))):
         encoder = TableEncoder.fit(first.reset_index(drop=True))
         since = {encoder.names[j] for j in encoder.times.since}
@@ -264,8 +266,11 @@ def test_answers_are_times_of_their_rows(fitted):
         assert lacking.sum(0).tolist() == [20 * (name == column) for name in new]
         other = "when" if column == "later" else "later"
         assert_frame_equal(filled[[other]], new[[other]])
-    with pytest.raises(ValueError, match="column 'later': counted from 'when'"):
-        model.predict_log_density(new, "later", [new["later"].iloc[0]])
+    far = new.assign(when=new["when"] + pd.DateOffset(years=180), later=pd.NaT)
+    assert (np.abs(model.impute(far)["later"] - far["when"]) < WEEK).all()
+    for column, question in {"later": "predict_quantiles", "when": "predict_proba"}.items():
+        with pytest.raises(ValueError, match=f"column '{column}': .* see {question}"):
+            model.predict_log_density(new, column, [new[column].iloc[0]])
 
 
 def test_the_expected_time_is_of_the_row_s_week_and_at_its_hour_if_that_is_usual():
