@@ -21,13 +21,13 @@ from discrete_itd.channel import (
     Posterior,
 )
 from discrete_itd.channel.schedules import column_ranks
-from discrete_itd.denoisers import BayesNetDenoiser, CausalDenoiser, Denoiser, MarginalDenoiser
+from discrete_itd.denoisers import BayesNetDenoiser, Denoiser, MarginalDenoiser
 from discrete_itd.testing import check_denoiser
 from tests.support import SupportDenoiser
 
 KINDS = [
-    "network", "stranger", "marginals", "oracle", "mixture", "tree", "trees", "bayes_net", "forest",
-    "causal on marginals", "causal on bayes_net",
+    "network", "stranger", "marginals", "oracle", "mixture", "correlated", "tree", "trees", "bayes_net", "forest",
+    "exact mixture", "nested", "causal on marginals", "causal on bayes_net",
 ]  # fmt: skip
 EXACT = {"missing_cells_are_summed_over", "posterior_is_enumerated", "any_order"}
 
@@ -240,9 +240,3 @@ def test_schedules_climb_by_the_row_alone(name, n_columns):
         assert torch.equal(torch.cat(alone), snr)
         before = snr
     assert bool(before[own].isinf().all()) == schedule.complete
-
-
-def test_causal_denoisers_need_no_exactness(device):
-    net = make_denoiser("causal on marginals", make_book("mixed", device))
-    assert isinstance(net, CausalDenoiser)
-    assert not EXACT & set(check_denoiser(net))

@@ -14,7 +14,6 @@ from laws import (
     line,
     make_book,
     make_denoiser,
-    mixture_draws,
     random_bayes_net,
     random_rows,
     random_trees,
@@ -279,16 +278,6 @@ def test_draws_are_like_those_of_paths(device, kind):
     scores = [denoiser.log_prob(rows).double().cpu() for rows in (got, truth)]
     assert stats.ks_2samp(*scores).pvalue > 1e-3
     assert denoiser.draw(0, seeded_generator(0, device)).shape == (0, book.n_columns)
-
-
-def test_a_mixture_draws_its_density(device):
-    book, rng = make_book("one real", device), np.random.default_rng(0)
-    oracle = make_denoiser("mixture", book, 4)
-    truth, got = mixture_draws(oracle, 3000, rng), oracle.draw(3000, seeded_generator(0, device))
-    for j in range(book.n_columns):
-        assert stats.ks_2samp(got[:, j].cpu(), truth[:, j].cpu()).pvalue > 1e-3
-    scores = [oracle.log_prob(rows).double().cpu() for rows in (got, truth)]
-    assert stats.ks_2samp(*scores).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("spread", [1.0, 30.0, 3000.0])

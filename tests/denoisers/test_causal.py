@@ -92,13 +92,6 @@ def test_what_is_looked_up_of_known_cells_is_what_their_features_give(device, ki
         assert torch.equal(a[:, earlier], b[:, earlier])
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", BOOKS)
-def test_probabilities_sum_to_one_whatever_is_missing(device, kind, name):
-    checked = check_denoiser(make_denoiser(kind, make_book(name, device), 3))
-    assert "closed_form_sums_to_one" in checked
-
-
 @pytest.fixture
 def short(monkeypatch):
     """Columns of more than two levels are long: networks read and write them by three numbers."""

@@ -5,10 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
 from laws import (
     BOOKS,
-    FEW_EXAMPLES,
     WIDER_BOOKS,
     all_rows,
     cases,
@@ -18,31 +16,16 @@ from laws import (
     random_state,
     rounding,
     seeded_generator,
-    seeds,
-    tables,
     total_mass,
 )
 
 from discrete_itd.channel import CoordinateSchedule, Quadrature, State
-from discrete_itd.channel.codebook import Codebook
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
-from discrete_itd.testing import check_denoiser
-from tests.support import SupportDenoiser
 
 KINDS = [
     "mixture", "tree", "trees", "bayes_net", "forest", "exact mixture", "nested",
 ]  # fmt: skip
 DEPENDENT = [*KINDS, "correlated"]  # with continuous columns
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@FEW_EXAMPLES
-@given(tables(max_columns=4), seeds)
-def test_exact_denoisers_have_every_property(device, kind, columns, seed):
-    """Above all that missing cells are summed over, and that the posterior is a sum over all rows."""
-    denoiser = make_denoiser(kind, Codebook(columns).to(device), seed)
-    checked = check_denoiser(denoiser, random_state=seed, trusted=[SupportDenoiser])
-    assert {"missing_cells_are_summed_over", "posterior_is_enumerated"} <= set(checked)
 
 
 @pytest.mark.parametrize(
@@ -66,20 +49,6 @@ def test_what_evidence_says_is_a_sum_over_all_rows(device, dtype, name, kind):
     torch.testing.assert_close(q.categorical.probs, expected, **close)
     log_mass, q = denoiser.infer(*(t[:0] for t in state))
     assert [len(log_mass), len(q.mean())] == [0, 0]
-
-
-@pytest.mark.parametrize(("name", "kind"), cases(DEPENDENT))
-def test_coordinate_path_is_log_p_in_any_order(device, dtype, name, kind):
-    book = make_book(name, device)
-    denoiser = make_denoiser(kind, book, 0)
-    rows = random_rows(book, 20, np.random.default_rng(1), missing=0.1)
-    # a known value is one known to a hundred thousandth
-    loose = {"atol": rounding(dtype, 3) + 1e-7, "rtol": rounding(dtype) + 1e-7}
-    for order in (None, tuple(range(book.n_columns))[::-1]):
-        plan = CoordinateSchedule(book.n_columns, order)
-        got = path_log_prob(denoiser, rows, plan, n_paths=3, generator=seeded_generator(0, device))
-        torch.testing.assert_close(got.log_prob, denoiser.log_prob(rows).double(), **loose)
-        assert got.stderr.max() < rounding(dtype, 10) + 1e-6
 
 
 @pytest.mark.parametrize(("name", "kind"), cases([*DEPENDENT, "marginals"], [*WIDER_BOOKS]))

@@ -25,7 +25,6 @@ from scipy import stats
 from discrete_itd.channel import State
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import ForestDenoiser, MarginalDenoiser
-from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.forest import (
     ForestCounts,
     responsible,
@@ -37,7 +36,6 @@ from discrete_itd.models.exact import grow
 from discrete_itd.models.fitting import FitPlan
 from discrete_itd.models.held_out import TrainingRows
 from discrete_itd.recipes import Forest
-from discrete_itd.storage.values import flatten, unflatten
 from discrete_itd.training.loop import TrainingPlan
 
 ALL = [*sorted(BOOKS), *WITH_REALS]
@@ -121,23 +119,6 @@ def test_a_score_is_a_sum_over_all_leaves(device, dtype, name):
     expected = torch.tensor([slow_log_prob(denoiser, row) for row in rows.tolist()], device=device)
     got = denoiser.log_prob(rows)
     torch.testing.assert_close(got, expected.to(got), atol=rounding(dtype), rtol=rounding(dtype))
-
-
-def test_numbers_integrate_to_one(device):
-    """By quadrature, between the thresholds, whatever the levels are; and without them."""
-    book = Codebook([real(), simplex(3)]).to(device)
-    denoiser = random_forest(book, np.random.default_rng(2), depth=4)
-    cuts = denoiser.splits.threshold[denoiser.splits.column == 0].unique().tolist()
-    ends, total, alone = [-12.0, *sorted(cuts), 12.0], 0.0, 0.0
-    nodes, weights = (torch.tensor(t, device=device) for t in np.polynomial.legendre.leggauss(60))
-    for low, high in itertools.pairwise(ends):
-        x = (low + high) / 2 + (high - low) / 2 * nodes
-        for k in (0.0, 1.0, 2.0, math.nan):
-            rows = torch.stack([x, torch.full_like(x, k)], 1)
-            mass = float((denoiser.log_prob(rows).exp() * weights).sum()) * (high - low) / 2
-            total, alone = (total, alone + mass) if math.isnan(k) else (total + mass, alone)
-    assert total == pytest.approx(1, abs=2e-6)
-    assert alone == pytest.approx(1, abs=2e-6)
 
 
 def test_factors_belong_to_the_columns_that_split(device):
@@ -250,15 +231,6 @@ def test_what_is_no_forest_is_refused(device):
         REFUSED[name][0](parts)
         with pytest.raises(ValueError, match=REFUSED[name][1]):
             ForestDenoiser(book, *parts)
-
-
-def test_a_damaged_file_is_refused(device):
-    denoiser = forest("one real", device)
-    data, tensors = flatten(denoiser)
-    unflatten(Denoiser, (data, tensors))(denoiser.codebook)
-    tensors["splits.column"][0] = 99
-    with pytest.raises(ValueError, match="columns"):
-        unflatten(Denoiser, (data, tensors))(denoiser.codebook)
 
 
 # -- counting and smoothing ------------------------------------------------------------------------

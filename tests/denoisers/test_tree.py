@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from laws import (
     FEW_EXAMPLES,
-    all_rows,
     draw_rows,
     known_but,
     random_trees,
@@ -20,8 +19,6 @@ from laws import (
     simplex,
     tables,
     tree_of,
-    tree_tables,
-    whole,
 )
 
 from discrete_itd.channel.codebook import Codebook
@@ -32,35 +29,7 @@ from discrete_itd.denoisers import (
 )
 from discrete_itd.denoisers.bayes_net import STRENGTHS, Counted, Search
 
-N_TREES = st.sampled_from([1, 3])
-
-
-def naive_log_prob(parents, tables, weights, sizes, row):
-    """Of one whole row: a sum over trees of products over columns."""
-    total = []
-    for up, table, weight in zip(parents, tables, weights, strict=True):
-        p = weight
-        for j, k in enumerate(row):
-            given = row[up[j]] if up[j] >= 0 else 0
-            p = p * table[j, given, k] / table[j, given, : sizes[j]].sum()
-        total.append(p)
-    return math.log(sum(total))
-
-
 # -- exact, whatever is known ----------------------------------------------------------------------
-
-
-@FEW_EXAMPLES
-@given(tables(max_columns=4), N_TREES, seeds)
-def test_log_prob_is_a_sum_of_products_down_the_trees(device, dtype, columns, n_trees, seed):
-    book = Codebook(columns).to(device)
-    raw = tree_tables(book, np.random.default_rng(seed), n_trees)
-    denoiser = random_trees(book, np.random.default_rng(seed), n_trees=n_trees)
-    sizes = book.levels.cardinalities
-    expected = np.array([naive_log_prob(*raw, sizes, row) for row in whole(book)])
-    got = denoiser.log_prob(all_rows(book)).double()
-    np.testing.assert_allclose(got.cpu().numpy(), expected, atol=rounding(dtype), rtol=0)
-    assert got.exp().sum().item() == pytest.approx(1, abs=rounding(dtype))
 
 
 # -- far from what it expects ----------------------------------------------------------------------
@@ -150,11 +119,6 @@ def edges_of(parents):
     """Pairs of columns that a tree joins."""
     assert all(len(above) < 2 for above in parents)
     return {tuple(sorted((j, up))) for j, above in enumerate(parents) for up in above}
-
-
-def depth(parents, j):
-    """Edges between a column and its root."""
-    return 1 + depth(parents, parents[j][0]) if parents[j] else 0
 
 
 def fit(book, x, **given):

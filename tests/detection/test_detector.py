@@ -118,12 +118,6 @@ def test_a_denoiser_stands_for_a_density_with_it(tmp_path):
     assert (again.density, again.denoiser) == (None, tree)
 
 
-def test_the_default_density_is_the_default():
-    model = clone(DiffusionOutlierDetector())
-    assert model.density is None
-    assert model.get_params(deep=False)["contamination"] == "auto"
-
-
 # -- scores and alarms ----------------------------------------------------------------------------
 
 
@@ -241,24 +235,7 @@ def test_companions_answer_for_cells():
     assert scorer.model.conditional is scorer.model.companion is model.denoiser
 
 
-def test_a_missing_cell_has_no_nats(fitted_mixed):
-    X = mixed(5, seed=1)
-    X.loc[0, "number"] = np.nan
-    X.loc[1, ["a", "count"]] = None
-    nats = fitted_mixed.explain(X)
-    assert nats.isna().equals(X.isna())
-
-
 # -- p-values -------------------------------------------------------------------------------------
-
-
-def test_p_values_of_ordinary_rows_are_valid(fitted):
-    p = fitted.p_values(categories(3000, seed=3))
-    n = len(fitted.calibration_scores_)
-    for alpha in (0.05, 0.1, 0.3):  # given one calibration set, the rate is a Beta variable
-        k = np.floor(alpha * (n + 1))
-        sd = np.sqrt(k * (n + 1 - k) / (n + 1) ** 2 / (n + 2))
-        assert (p <= alpha).mean() < alpha + 4 * sd
 
 
 def test_discoveries_of_a_batch(fitted):
@@ -448,13 +425,6 @@ def test_a_frozen_density_on_rows_that_are_not_all_ordinary():
     assert model.threshold_at_rate(0.1).contaminated
 
 
-def test_equal_rows_have_equal_p_values_in_any_batch(fitted_mixed):
-    X = mixed(20, seed=4)
-    X = pd.concat([X, X[:5]])
-    alone = [fitted_mixed.p_values(X[i : i + 1])[0] for i in (0, 7, 20)]
-    assert np.array_equal(alone, fitted_mixed.p_values(X)[[0, 7, 20]])
-
-
 def test_a_density_is_cloned_not_touched():
     density = DiffusionDensity(**QUICK)
     DiffusionOutlierDetector(density, false_alarm_rate=0.1).fit(categories())
@@ -510,11 +480,6 @@ def test_a_failed_fit_leaves_the_detector_usable():
     with pytest.raises(ValueError, match="two rows"):
         model.fit(categories(1))
     assert np.array_equal(before, model.score_samples(categories(9)))
-
-
-def test_a_lacking_column_is_named(fitted):
-    with pytest.raises(ValueError, match="column 'b'"):
-        fitted.score_samples(categories(3)[["a", "c"]])
 
 
 # -- files ----------------------------------------------------------------------------------------

@@ -56,35 +56,6 @@ def test_rounding_errors_only_enlarge_p_values():
     assert np.array_equal(p_values(apart, apart + 0.5, rounding=rounding), exact)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("shape", ["halving", "few", "many", "none"])
-@pytest.mark.parametrize("n", [60, pytest.param(400, marks=pytest.mark.slow)])
-def test_rates_and_intervals_hold_under_ties(shape, n):
-    random = np.random.default_rng(0)
-    mass = {
-        "halving": 0.5 ** np.arange(12)[::-1],
-        "few": random.dirichlet(np.ones(30)),
-        "many": random.dirichlet(np.full(300, 0.3)),
-        "none": np.ones(200_000),
-    }[shape]
-    below = np.concatenate([[0.0], (mass / mass.sum()).cumsum()])
-    true, stated, inside, days = [], [], [], []
-    for _ in range(400):
-        scores = np.searchsorted(below[1:], random.random(n)).astype(float)
-        found = at_rate(scores, 0.05)
-        rate = below[int(found.offset)]
-        true.append(rate)
-        stated.append(found.false_alarm_rate)
-        inside.append(found.low - 1e-12 <= rate <= found.high + 1e-12)
-        low, high = found.alarms_expected(1000)[1:]
-        days.append(low <= random.binomial(1000, rate) <= high)
-    spread = np.std(np.subtract(stated, true)) / 20
-    assert -4 * spread < np.mean(stated) - np.mean(true) < 1 / (n + 1) + 4 * spread
-    slack = 4 * (0.05 * 0.95 / 400) ** 0.5
-    assert np.mean(inside) > 0.95 - slack
-    assert np.mean(days) > 0.95 - slack
-
-
 def test_p_values_agree_with_their_definition():
     random = np.random.default_rng(0)
     calibration, scores = random.integers(0, 30, 50) * 1.0, random.integers(-3, 33, 40) * 1.0

@@ -198,25 +198,6 @@ def exact(request):
         return DiffusionDensity(denoiser=request.param, n_evaluations=16, random_state=0).fit(TABLE)
 
 
-def closed_form(model, rows):
-    """What the denoiser itself says of the encoded rows."""
-    encoded = model.rows(rows)
-    log_prob = model.denoiser_.log_prob(encoded.x).double().numpy()
-    return log_prob + encoded.log_volume.sum(1)
-
-
-def test_what_is_known_exactly_is_said_exactly(exact):
-    rows = TABLE[:60]
-    got = exact.log_prob(rows)
-    np.testing.assert_allclose(got.log_prob, closed_form(exact, rows), rtol=1e-12)
-    assert (got.stderr == 0).all()
-    assert got.log_prob.dtype == got.stderr.dtype == np.float64
-    assert exact.model_.stopped == "exact"
-    np.testing.assert_array_equal(got.log_prob, exact.score_samples(rows))
-    few = pickle.loads(pickle.dumps(exact)).set_params(n_evaluations=2)
-    np.testing.assert_array_equal(few.score_samples(rows), got.log_prob)
-
-
 def test_an_exact_conditional_is_a_difference_of_joints(exact):
     rows = TABLE[:60]
     joint = exact.score_samples(rows)

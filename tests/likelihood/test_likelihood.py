@@ -14,7 +14,6 @@ from laws import (
     SCHEDULES,
     TIMES,
     WIDER_BOOKS,
-    PartlyKnownSchedule,
     Stranger,
     all_rows,
     cases,
@@ -47,7 +46,7 @@ from scipy import stats
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule, Quadrature
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.noise import RowNoise
-from discrete_itd.denoisers import Denoiser, NeuralDenoiser
+from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.base import filled
 from discrete_itd.likelihood import (
     attribute,
@@ -238,17 +237,6 @@ def test_coordinate_path_is_any_order_autoregression(device, dtype, name, kind):
 
 
 # -- the oracle's paths ----------------------------------------------------------------------------
-
-
-@LAW
-@given(tables(max_columns=3), seeds)
-def test_coordinate_path_of_the_oracle_is_log_p(device, dtype, columns, seed):
-    book = Codebook(columns).to(device)
-    oracle = random_oracle(book, np.random.default_rng(seed), share=0.7)
-    got = paths_of(oracle, oracle.support, CoordinateSchedule(book.n_columns), n_paths=3, seed=seed)
-    truth = oracle.log_prob(oracle.support).double()
-    torch.testing.assert_close(got.log_prob, truth, atol=rounding(dtype), rtol=0)
-    assert got.stderr.max() < rounding(dtype)
 
 
 @pytest.mark.parametrize("name", ["line", "mixed"])
@@ -466,15 +454,6 @@ def test_path_log_prob_splits_the_score(device, dtype, schedule):
     assert split.surprisal.shape == rows.shape
 
 
-def test_attribution_of_independent_columns_is_their_surprisal(device, dtype, generator):
-    book = make_book("mixed", device)
-    marginal = random_marginals(book, np.random.default_rng(0))
-    rows = all_rows(book)
-    split = path_log_prob(marginal, rows, IsotropicSchedule((2.0, 9.0)), generator=generator)
-    expected = -book.levels.at(marginal.log_probs.expand(len(rows), -1), rows.long()).double()
-    torch.testing.assert_close(split.surprisal, expected, atol=rounding(dtype), rtol=1e-4)
-
-
 # -- given columns ---------------------------------------------------------------------------------
 
 
@@ -510,59 +489,7 @@ def test_conditionals_of_the_oracle_are_ratios_of_sums(device, dtype, given_colu
     assert split.surprisal[:, given].abs().max() < rounding(dtype)
 
 
-@pytest.mark.parametrize("kind", ["network", "stranger"])
-@pytest.mark.parametrize("schedule", ["isotropic", "coordinate"])
-def test_conditionals_of_any_denoiser_add_up_to_one(device, dtype, kind, schedule):
-    book = make_book("mixed", device)
-    denoiser = make_denoiser(kind, book, 5)
-    rows = all_rows(book)
-    rows = rows[rows[:, 1] == 1]
-    given = torch.tensor([False, True, False], device=device)
-
-    def score(seed):
-        return paths_of(
-            denoiser,
-            rows,
-            make_schedule(schedule, 2, kind),
-            n_paths=250,
-            given=given,
-            batch_size=1 << 15,
-            seed=seed,
-        )
-
-    mass, stderr = repeated_mass(score)
-    assert mass == pytest.approx(1, abs=4 * stderr + rounding(dtype))
-    assert stderr < 0.03
-
-
 # -- a score is a function of the row --------------------------------------------------------------
-
-
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-def test_path_score_ignores_batch_order_and_neighbours(device, dtype, schedule):
-    net, _, plan = strong_case(device, schedule)
-    rows = torch.cat([all_rows(net.codebook), all_rows(net.codebook)[:3]])
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0)).to(device)
-
-    def score(r, **kwargs):
-        return paths_of(net, r, plan, n_paths=4, seed=5, **kwargs)
-
-    whole = score(rows)
-    assert torch.equal(whole.log_prob[-3:], whole.log_prob[:3]) or torch.allclose(
-        whole.log_prob[-3:], whole.log_prob[:3], atol=rounding(dtype)
-    )
-    for other, index in (
-        (score(rows[order]), order),
-        (score(rows, batch_size=1), slice(None)),
-        (score(rows, batch_size=7), slice(None)),
-        (score(rows[4:5]), slice(4, 5)),
-    ):
-        for a, b in zip(other, whole, strict=True):
-            torch.testing.assert_close(a, b[index], atol=rounding(dtype), rtol=rounding(dtype))
-    # another seed, another noise
-    other = paths_of(net, rows, plan, n_paths=4, seed=6)
-    if schedule != "fixed order":
-        assert (other.log_prob - whole.log_prob).abs().max() > 1e-3
 
 
 def test_integral_score_ignores_batch_order_and_neighbours(device, dtype):
@@ -636,23 +563,6 @@ def test_one_path_has_no_standard_error(device, generator):
     assert got.stderr.isnan().all()
 
 
-def test_a_custom_schedule_knows_some_columns_and_then_climbs(device, dtype):
-    """By hand: one column known, one isotropic step for the rest."""
-    net, rows, _ = strong_case(device)
-    book = net.codebook
-    noise = RowNoise(rows, torch.zeros(len(rows), dtype=torch.int64, device=device), 11)
-    got = path_log_weights(net, rows, PartlyKnownSchedule(1, (2.0,)), noise)
-    first = ranks_of(noise, rows) == 0
-    x = book.embed(rows)
-    xi = noise.normal(1, book.n_coords, x.dtype)
-    snr = torch.where(first, math.inf, 2.0).to(x)
-    y = torch.where(book.per_coord(first), x, 2.0 * x + math.sqrt(2.0) * xi)
-    zero = net(torch.zeros_like(x), torch.zeros_like(snr))
-    expected = zero.log_prob(rows) + net(y, snr).log_prob(rows)
-    expected = expected - zero.update(y, snr).log_prob(rows)
-    torch.testing.assert_close(got, expected.double(), atol=rounding(dtype), rtol=rounding(dtype))
-
-
 # -- the error curve -------------------------------------------------------------------------------
 
 
@@ -719,16 +629,6 @@ def test_too_few_points_are_refused(device, generator):
         integral_log_prob(
             net, rows, make_quadrature(net.codebook, device), n_points=3, generator=generator
         )
-
-
-def test_a_network_on_a_network_stays_normalised(device, dtype):
-    """Any denoiser can be a base."""
-    book = make_book("mixed", device)
-    inner = random_network(book, 0)
-    outer = NeuralDenoiser(inner, width=8, depth=1).to(device).eval()
-    plan = IsotropicSchedule((1.0, 4.0))
-    a, b = (paths_of(d, all_rows(book), plan) for d in (inner, outer))
-    torch.testing.assert_close(a.log_prob, b.log_prob, atol=rounding(dtype), rtol=rounding(dtype))
 
 
 @pytest.mark.parametrize("sd", [0.1, 0.5, 1.2])

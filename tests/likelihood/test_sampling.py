@@ -19,7 +19,6 @@ from laws import (
     make_book,
     make_denoiser,
     make_schedule,
-    mixture_draws,
     paths_of,
     random_mixture,
     random_network,
@@ -163,30 +162,6 @@ def test_as_many_rows_as_asked(device, generator, name, n, schedule):
 # -- tables with continuous columns -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("plan", ["coordinate", "isotropic"])
-@pytest.mark.parametrize("name", ["one real", "only reals"])
-def test_the_mixture_oracle_draws_its_density(device, name, plan):
-    """Against draws by hidden class: each column, each pair, and the log-density itself."""
-    book = make_book(name, device)
-    rng = np.random.default_rng(0)
-    oracle = random_mixture(book, rng)
-    n = 3000
-    truth = mixture_draws(oracle, n, rng)
-    levels = torch.linspace(math.log(0.1), math.log(300.0), 40).exp().tolist()
-    schedule = CoordinateSchedule(9) if plan == "coordinate" else IsotropicSchedule(tuple(levels))
-    rows = drawn_by(oracle, blank(book, n), schedule, seed=1)
-    for j in range(book.n_columns):
-        assert stats.ks_2samp(rows[:, j].cpu(), truth[:, j].cpu(), method="asymp").pvalue > 1e-4
-    own, reference = (oracle.log_prob(r).cpu().numpy() for r in (rows, truth))
-    assert stats.ks_2samp(own, reference, method="asymp").pvalue > 1e-4
-    for i, j in itertools.combinations(range(book.n_columns), 2):
-        r, s = (stats.spearmanr(t[:, i].cpu(), t[:, j].cpu()).statistic for t in (rows, truth))
-        assert abs(r - s) < 5 * math.sqrt(2 / n)
-    independent = oracle(*empty_state(book)).expand(n).log_prob(rows).sum(1)
-    gain = oracle.log_prob(rows) - independent
-    assert gain.mean() > 3 * gain.std() / math.sqrt(n)  # not the columns on their own
-
-
 @pytest.mark.parametrize("schedule", sorted(SCHEDULES))
 @pytest.mark.parametrize("kind", ["network", "stranger"])
 def test_real_samples_follow_the_scored_density(device, kind, schedule):
@@ -272,22 +247,6 @@ def test_the_oracle_fills_gaps_from_the_conditional(device, plan):
     assert not counts[conditional == 0].any()
     assert p_value(counts, conditional, 0.002) > 1e-3
     assert p_value(counts, p) < 1e-6
-
-
-def test_a_category_is_filled_from_its_posterior_given_a_real(device):
-    """By Bayes' rule in numpy, for one value of the real column."""
-    book = Codebook([real(), simplex(3)]).to(device)
-    oracle = random_mixture(book, np.random.default_rng(0))
-    value = 0.4
-    start = blank(book, 8000)
-    start[:, 0] = value
-    rows = drawn_by(oracle, start, CoordinateSchedule(2))
-    cells = torch.tensor([[value, k] for k in range(3)], device=device).double()
-    p = oracle.log_prob(cells).double().exp().cpu().numpy()
-    counts = np.bincount(rows[:, 1].long().cpu().numpy(), minlength=3)
-    assert stats.chisquare(counts, 8000 * p / p.sum()).pvalue > 1e-3
-    log_p = column_distribution(oracle, start[:1], 1)[0].exp().cpu().numpy()
-    np.testing.assert_allclose(log_p, p / p.sum(), rtol=1e-4)
 
 
 @pytest.mark.parametrize(("name", "kind"), cases(["network", "mixture", "oracle", "trees"]))

@@ -124,24 +124,6 @@ def test_gaps_without_a_probability_leave_their_rows_out():
         model.mutual_information("a", "d", X=rows)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("network", marks=pytest.mark.slow), "causal"])
-def test_information_by_a_network_is_that_of_the_rows(kind):
-    """Held-out rows of a known table: the chain rule, symmetry and data processing within errors."""
-    model, rows = network(kind), categories(1000, seed=1)
-    p = np.zeros((3, 3, 2, 2))
-    np.add.at(p, tuple(categories(200_000, seed=2).astype(int).to_numpy().T), 1 / 200_000)
-    truth = entropy(p, "a") + entropy(p, "b") - entropy(p, "ab")
-    one, back = (model.mutual_information(*pair, X=rows) for pair in ("ab", "ba"))
-    for found in (one, back):
-        close(found, truth, 0.02)
-    both, other = (
-        model.mutual_information(["a", "c"], "b", X=rows),
-        model.mutual_information("c", "b", "a", X=rows),
-    )
-    assert both.value == pytest.approx(one.value + other.value, abs=4 * (both.stderr + one.stderr))
-    assert one.value < both.value + 4 * (one.stderr + both.stderr)
-
-
 def generated(n, seed, n_levels):
     """Levels of shares that fall to a few in a thousand, a copy with errors, gaps, and numbers that depend on them."""
     rng = np.random.default_rng(seed)

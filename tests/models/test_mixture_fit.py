@@ -26,7 +26,6 @@ from laws import (
 )
 from scipy import stats
 
-from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import MarginalDenoiser, MixtureDenoiser
 from discrete_itd.denoisers import mixture as classes
@@ -40,7 +39,6 @@ from discrete_itd.denoisers.mixture import (
     updated,
     weighty,
 )
-from discrete_itd.likelihood import path_log_prob
 from discrete_itd.models import decoder_mixture as fits
 from discrete_itd.models.decoder_mixture import (
     N_WAVES,
@@ -361,36 +359,6 @@ def test_negligible_classes_are_left_out(device):
 # -- a fit -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "missing"), [("simplex", 0.0), ("mixed", 0.3), ("open", 0.3)])
-def test_a_fit_is_one_distribution(device, dtype, name, missing):
-    """Enumeration, closed form and coordinate path agree, whatever is missing."""
-    book = make_book(name, device)
-    model, *_ = fitted(book, np.random.default_rng(0), missing=missing)
-    assert model.n_components > 1
-    rows = all_rows(book)
-    log_p = model.log_prob(rows).double()
-    assert log_p.exp().sum().item() == pytest.approx(1, abs=rounding(dtype, 10))
-    path = path_log_prob(
-        model, rows, CoordinateSchedule(book.n_columns), generator=seeded_generator(0, device)
-    )
-    close = {"atol": rounding(dtype, 100), "rtol": 0}
-    torch.testing.assert_close(path.log_prob.to(log_p), log_p, **close)
-    half = rows.clone()
-    half[:, 0] = math.nan
-    same = (rows[:, None, 1:] == rows[None, :, 1:]).all(2)
-    summed = torch.logsumexp(log_p.masked_fill(~same, -math.inf), 1)
-    torch.testing.assert_close(model.log_prob(half).to(log_p), summed, **close)
-
-
-def test_a_fit_with_a_continuous_column_integrates_to_one(device):
-    book = make_book("one real", device)
-    model, *_ = fitted(book, np.random.default_rng(0), missing=0.1)
-    assert model.own_reals
-    grid = np.arange(-16, 16, 0.02)
-    total = model.log_prob(all_rows(book, grid)).double().exp().sum().item() * 0.02
-    assert total == pytest.approx(1, abs=1e-3)
-
-
 @pytest.mark.parametrize("name", ["mixed", "all kinds"])
 def test_a_fit_is_better_than_the_marginals_where_columns_depend(device, name):
     book = make_book(name, device)
@@ -424,15 +392,6 @@ def test_hopeless_rows_can_be_fitted(device):
         marginals = MarginalDenoiser.fit(book, rows.double())
         fit, _ = fit_mixture(marginals, rows.double(), x.double(), seeded_generator(0, device))
         assert fit.log_prob(x.double()).isfinite().all()
-
-
-def test_the_generator_is_the_only_randomness(device):
-    book = make_book("reals and levels", device)
-    before = torch.random.get_rng_state()
-    a, b, c = (fitted(book, np.random.default_rng(0), seed=s)[0].state_dict() for s in (0, 0, 1))
-    assert torch.equal(torch.random.get_rng_state(), before)
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    assert not torch.equal(a["log_probs"], c["log_probs"])
 
 
 def test_rows_are_scored_in_training_as_at_the_end(device, dtype):

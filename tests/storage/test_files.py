@@ -280,14 +280,6 @@ def test_a_flipped_bit(data, folder, content):
     refuse(folder, bytes(flipped))
 
 
-def test_every_bit_of_the_files_frame(folder, content):
-    """The eight bytes of a length and the first of the header, where readers are most easily led astray."""
-    for bit in range(8 * 24):
-        flipped = bytearray(content)
-        flipped[bit // 8] ^= 1 << bit % 8
-        refuse(folder, bytes(flipped))
-
-
 @given(extra=st.binary(min_size=1, max_size=9))
 def test_a_file_with_a_tail(extra, folder, content):
     refuse(folder, content + extra)
