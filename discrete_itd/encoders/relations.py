@@ -127,6 +127,15 @@ def value_of(terms: Sequence[Term], x: Floats) -> Floats:
     return np.where(np.isfinite(total), total, np.nan)
 
 
+def renumbered(terms: Sequence[Term], columns: Sequence[int]) -> tuple[Term, ...]:
+    """Terms of rows that have these ``columns`` alone, in this order."""
+    place = {column: k for k, column in enumerate(columns)}
+    return tuple(
+        replace(t, factors=tuple(replace(f, column=place[f.column]) for f in t.factors))
+        for t in terms
+    )
+
+
 @dataclass(frozen=True)
 class Relation:
     """A column that follows from others.
@@ -240,9 +249,11 @@ class Relation:
     def _slope(self, x: Floats, column: int, step: float) -> Floats:
         """Size of the derivative (N,) of the value by a column, by a step of it."""
         terms = [t for t in self.terms if any(f.column == column for f in t.factors)]
-        near = x.copy()
-        near[:, column] += step
-        slope = np.abs(value_of(terms, near) - value_of(terms, x)) / step
+        inside = [*dict.fromkeys(f.column for term in terms for f in term.factors)]
+        terms, near = renumbered(terms, inside), x[:, inside]
+        value = value_of(terms, near)
+        near[:, inside.index(column)] += step
+        slope = np.abs(value_of(terms, near) - value) / step
         return np.nan_to_num(slope, nan=0.0, posinf=0.0)
 
     def follows(self, x: Floats) -> Floats:
