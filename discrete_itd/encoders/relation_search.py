@@ -5,7 +5,9 @@ constant d, the differences to the first of these rows are a point; where the po
 coincide, one may follow from the other. Sums are compared by the direction of these points, so that c is any number;
 products as sums of logarithms, in which c cancels. Expressions of two columns are the points of one tree, in which
 every column, alone or combined with one more, looks for neighbours: of C columns there are C² points and C² searches,
-and no loop over triples. Longer sums are regressions of least absolute deviations.
+and no loop over triples. Where the points of two terms that share a column (a / b and a · c, or a · b and 1) span a
+plane in which that of a column lies, it is a sum of multiples of both, one of them simple. Longer sums are regressions
+of least absolute deviations.
 
 All rows *vote*: c is the simplest number that the rows agree on, d likewise, and a relation is kept if most rows
 follow. It is *shortened* by each term and factor without which the child is coded in as few nats, the rounding of its
@@ -22,7 +24,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -75,7 +77,7 @@ ROWS_A_SUMMAND, N_TRIED, NEAR, LEAST_NEAR = 6, 3, 0.1, 0.3
 FEWEST_OF_GROUP = 5  # columns of a relation of which no other one is proposed
 MOST_PAIRS = 20_000  # points in a tree; of more pairs of columns, so many are drawn
 MOST_NEIGHBOURS = 10  # neighbours of a point that are tried
-WIDEST = 0.1  # largest distance of neighbours, relative to the size of a point
+SMALLEST, WIDEST = 1e-7, 0.1  # distances of neighbours, relative to the size of a point
 # Least share of the rows that follow, and of those that do not hold the child's most frequent number, which follows
 # from anything. Two columns may agree in most rows because they are about the same (the years in which house and garage
 # were built), so a child of one parent follows in more rows.
@@ -97,6 +99,9 @@ FEWEST_EXPLAINED = 3  # rows that do not follow and that an extension explains
 SIMPLE = (*range(1, 13), 24, 60, 100, 365, 1000, 1440, 3600, 10_000, 86_400, 1_000_000)
 PARENT_PRICE = 0.3  # nats a row by which a relation must be better than one with a parent less
 DIGIT_PRICE = 0.02  # the same for a nat of the constants
+# Of sums of two terms: from how many widths on a child is no multiple of one of them, the rounding error of products of
+# points, and how far a factor may be beside a simple one.
+FAR, ROUNDED, SIMPLE_ERROR = 3.0, 1e-11, 0.01
 LARGEST = 1e100  # size of the largest number that takes part: products of three are floats
 SINGLE = 2.4e-7  # relative rounding error of numbers that were float32
 
@@ -301,7 +306,10 @@ class _Search:
             terms = _solved_terms(relation, column)
             if terms is None or column not in self.numerous:
                 continue
-            for way in (terms, self._with_real_factor(column, terms)):
+            size = abs(terms[0].coefficient)
+            is_simple = any(math.isclose(size, c) for s in SIMPLE for c in (s, 1 / s))
+            ways = (terms,) if is_simple else (terms, self._with_real_factor(column, terms))
+            for way in ways:
                 solved = self._voted(column, way, (1.0,))
                 if solved is not None:
                     yield solved
@@ -309,8 +317,6 @@ class _Search:
     def _with_real_factor(self, child: int, terms: tuple[Term, ...]) -> tuple[Term, ...]:
         """The terms, the first with the shortest factor that most voters allow, whether they are rounded or cut off."""
         first, *others = terms
-        if any(math.isclose(abs(first.coefficient), c) for s in SIMPLE for c in (s, 1 / s)):
-            return terms
         value = value_of([replace(first, coefficient=1.0)], self.voters)
         rest = self.voters[:, child] - value_of(others, self.voters)
         some = np.isfinite(rest) & np.isfinite(value) & (value != 0)
@@ -361,7 +367,7 @@ class _Search:
             return None
         n_rows = len(rows)
         relation = Relation(child, terms, 0.0, step, float(self.origins[child]), 0.0, (), 0, n_rows)
-        x = self.voters[np.ix_(rows, relation.parents)]
+        x = self.voters[rows[:, None], list(relation.parents)]
         compact = replace(relation, terms=renumbered(terms, relation.parents))
         is_other = number != values[counts.argmax()]
         most_open = min(MOST_OPEN, max(1, len(values) // 8))
@@ -441,9 +447,11 @@ class _Search:
         with np.errstate(invalid="ignore"):
             counted = np.isfinite(some[:, self.columns]), np.abs(some[:, self.columns]) > 0
         # products are of numbers that are not zero
-        for has_number, proposals in zip(counted, (self._sums, self._products), strict=True):
+        for has_number, kinds in zip(
+            counted, ((self._sums,), (self._products, self._bilinear)), strict=True
+        ):
             complete = np.argsort(-has_number.sum(1), kind="stable")
-            if len(complete) > 2:
+            for proposals in kinds if len(complete) > 2 else ():
                 yield from proposals(some[complete[: 1 + N_DIFFERENCES + CHECK_ROWS]])
 
     def _sums(self, rows: Floats) -> Iterator[Skeleton]:
@@ -481,7 +489,7 @@ class _Search:
             return Term(1.0, (of[left[i]],)), Term(float(sign[i]), (of[right[i]],))
 
         length = np.linalg.norm(at, axis=1)
-        radii = np.clip(1.5 * steps * math.sqrt(at.shape[1]) / length, 1e-7, WIDEST)
+        radii = np.clip(1.5 * steps * math.sqrt(at.shape[1]) / length, SMALLEST, WIDEST)
         children = np.flatnonzero(is_child)
         every, directions = _directions(np.concatenate([at, two])), _directions(at)[children]
         for i, k in zip(*_neighbours(every, directions, radii[children]), strict=True):
@@ -559,7 +567,7 @@ class _Search:
             child, divisor = child[asked], divisor[asked]
         numbers = np.abs(rows[:, columns[child]]).T
         with np.errstate(divide="ignore"):
-            widths = np.clip(1.5 * self.steps[columns[child], None] / numbers, 1e-7, WIDEST / 2)
+            widths = np.clip(1.5 * self.steps[columns[child], None] / numbers, SMALLEST, WIDEST / 2)
         radii = widths[:, : 1 + N_DIFFERENCES].max(1)
         i, k = _neighbours(at[first] + at[second], at[child] - at[divisor], radii)
         inside = np.stack([columns[t] for t in (child[i], divisor[i], first[k], second[k])])
@@ -574,6 +582,101 @@ class _Search:
                 int(columns[child[quotient]]),
                 (Term(1.0, tuple(sorted(factors[p] for p in places))),),
             )
+
+    def _bilinear(self, rows: Floats) -> Iterator[Skeleton]:
+        """Sums of two of: a column, its products and quotients with others, and a constant.
+
+        A child y is such a sum if the point of its numbers lies in the plane of the two: of all pairs the distances
+        follow from the products of points.
+        """
+        of = [j for j in self.columns if j not in self.times]
+        with np.errstate(invalid="ignore"):
+            known = np.isfinite(rows[:, of]) & (np.abs(rows[:, of]) > 0)
+        of = np.array(of, dtype=int)[known[: 1 + N_DIFFERENCES].all(0)]
+        if not 1 < len(of) <= FEW_COLUMNS // 2:
+            return
+        cells = rows[:, of].T
+        child = np.flatnonzero(np.isin(of, self.numerous))
+        y, width = cells[child], 1.5 * self.steps[of[child], None]
+        none = len(of)
+        for a in range(len(of)):
+            others = np.delete(np.arange(len(of)), a)
+            with np.errstate(all="ignore"):
+                products, quotients = cells[others] * cells[a], cells[a] / cells[others]
+            terms = np.concatenate([np.ones_like(cells[:1]), cells[[a]], products, quotients])
+            column = np.array([none, none, *others, *others])
+            first, second, i = self._planes(y, terms, width)
+            inside = np.stack([np.full_like(i, a), child[i], column[first], column[second]])
+            is_new = (inside[1] != a) & (inside[1] != inside[2]) & (inside[1] != inside[3])
+            # a constant beside a product of a and b is found with a alone, if a is the first
+            is_new &= (first > 0) | (second > 1) & ((second > len(others) + 1) | (inside[3] > a))
+
+            def term_of(k: int, a: int = a, column: np.ndarray = column) -> Term:
+                factors = [ColumnTerm(int(of[a]))]
+                if column[k] != none:
+                    form = "x" if k < none + 1 else "1/x"
+                    factors.append(ColumnTerm(int(of[column[k]]), form))
+                return Term(1.0, tuple(sorted(factors)))
+
+            for k, g, h in np.stack([i, first, second], axis=1)[is_new].tolist():
+                column_of_child = int(of[child[k]])
+                if g == 0:
+                    yield column_of_child, (term_of(h),)
+                else:
+                    yield from self._with_simple_factors(column_of_child, term_of(g), term_of(h))
+
+    @np.errstate(all="ignore")  # terms may be infinite
+    def _planes(self, y: Floats, terms: Floats, width: Floats) -> tuple[np.ndarray, ...]:
+        """Positions of pairs of terms (F, n), and of numbers y (C, n) that are a sum of multiples of them."""
+        n, some = 1 + N_DIFFERENCES, np.isfinite(terms[:, : 1 + N_DIFFERENCES]).all(1)
+        points = np.where(some[:, None], terms[:, :n], 0.0)
+        length = np.linalg.norm(points, axis=1)
+        some &= (length > 0) & np.isfinite(length)
+        points = points / np.where(some, length, 1.0)[:, None]
+        first, second = np.triu_indices(len(terms), 1)
+        cosine = (points @ points.T)[first, second]
+        kept = some[first] & some[second] & (cosine**2 < 1 - SMALLEST)
+        first, second, cosine = first[kept], second[kept], cosine[kept]
+        along, square = y[:, :n] @ points.T, np.square(y[:, :n]).sum(1, keepdims=True)
+        left = square - np.square(along)  # of one term alone
+        b, c = along[:, first], along[:, second]
+        away = square - (b**2 + c**2 - 2 * cosine * b * c) / (1 - cosine**2)
+        radius = n * width**2
+        alone = np.minimum(left[:, first], left[:, second])
+        near = (away <= np.maximum(radius, ROUNDED * square)) & (away <= WIDEST**2 * alone)
+        i, k = np.nonzero(near & (alone > FAR**2 * radius))
+        first, second, cosine = first[k], second[k], cosine[k]
+        b, c = along[i, first], along[i, second]
+        slope = np.stack([b - cosine * c, c - cosine * b]) / (1 - cosine**2)
+        slope /= length[[first, second]]
+        rest = y[i] - slope[0][:, None] * terms[first] - slope[1][:, None] * terms[second]
+        rest, width = rest[:, n:], 2 * width[i] + FLOAT * np.abs(y[i, n:])
+        good = (np.abs(rest) <= width).sum(1) >= np.isfinite(rest).sum(1) / 2
+        return first[good], second[good], i[good]
+
+    def _with_simple_factors(self, child: int, *terms: Term) -> Iterator[Skeleton]:
+        """Sums of two terms of which one has a simple factor, and the other the shortest that most voters allow."""
+        number, values = self.voters[:, child], [value_of([t], self.voters) for t in terms]
+        some = np.isfinite(number) & np.isfinite(values).all(0)
+        number, values = number[some], np.array(values)[:, some]
+        sizes = np.abs(values).mean(1)
+        if some.sum() < FEWEST_ROWS or not (np.isfinite(sizes) & (sizes > 0)).all():
+            return
+        scale = np.abs(number - np.median(number)).mean()
+        beta = _least_deviations((values / sizes[:, None]).T, number / scale)
+        if beta is None:
+            return
+        factors = beta * scale / sizes
+        for k in np.flatnonzero(factors):
+            near = [
+                v for s in SIMPLE for v in (s, 1 / s) if abs(abs(factors[k]) / v - 1) < SIMPLE_ERROR
+            ]
+            if not near:
+                continue
+            simple = min(near, key=lambda v: abs(math.log(abs(factors[k]) / v)))
+            first = replace(terms[k], coefficient=math.copysign(simple, factors[k]))
+            second, _ = self._with_real_factor(child, (terms[1 - k], first))
+            yield child, (first, second)
 
     def _long_sums(self) -> Iterator[Skeleton]:
         """Sums of three columns or more with simple coefficients, by least absolute deviations of the voters."""
@@ -628,7 +731,7 @@ def _neighbours(points: Floats, others: Floats, radii: Floats) -> tuple[np.ndarr
 
 
 def _are_most(rows: Bools) -> bool:
-    return 2 * np.count_nonzero(rows) >= len(rows)
+    return bool(2 * np.count_nonzero(rows) >= len(rows))
 
 
 def _are_constant(rest: Floats, widths: Floats) -> Bools:
@@ -691,9 +794,11 @@ def _term_order(term: Term) -> tuple[ColumnTerm, ...]:
 
 
 def _normal(terms: Sequence[Term]) -> tuple[Term, ...]:
-    """Terms up to a common factor: in the order of their columns, the first with coefficient one."""
+    """Terms up to a common factor: in the order of their columns, one with coefficient one."""
     ordered = sorted(terms, key=_term_order)
-    first = ordered[0].coefficient
+    first = next(
+        (t.coefficient for t in ordered if abs(t.coefficient) == 1), ordered[0].coefficient
+    )
     return tuple(Term(float(f"{t.coefficient / first:.15g}"), t.factors) for t in ordered)
 
 
@@ -803,19 +908,6 @@ def _factors(number: Floats, value: Floats, step: float) -> list[float]:
     return simple + [v for ends in (levels, slopes) for v, _ in _most_common(ends) if v]
 
 
-def _most_common(ends: Floats) -> list[tuple[float, int]]:
-    """The shortest number in the region that most of the intervals with these ``ends`` (2, N) share, and how many."""
-    low, high = np.minimum(*ends), np.maximum(*ends)
-    edges = np.concatenate([low, high])
-    order = np.lexsort((np.repeat([0, 1], len(low)), edges))
-    depth = np.cumsum(np.repeat([1, -1], len(low))[order])
-    place = int(depth.argmax())
-    region = edges[order][place : place + 2]
-    if len(region) < 2 or not np.isfinite(region).all():
-        return []
-    return [(_shortest(*region.tolist()), int(depth[place]))]
-
-
 def _deepest(low: Floats, high: Floats) -> int:
     """The most of intervals with these ends, each sorted, that share a number."""
     begun = np.arange(1, len(low) + 1)
@@ -823,12 +915,12 @@ def _deepest(low: Floats, high: Floats) -> int:
 
 
 def _shortest(low: float, high: float) -> float:
-    """The number between two others, or nearly, that has the fewest digits, or whose inverse has."""
+    """The number between two others, or nearly, that has the fewest digits, or whose inverse has them."""
     number = _rounded(low, high)
     if low * high > 0:
-        inverse = 1 / _rounded(*sorted((1 / low, 1 / high)))
+        inverse = _rounded(*sorted((1 / low, 1 / high)))
         if n_digits(inverse) < n_digits(number):
-            return inverse
+            return 1 / inverse
     return number
 
 
@@ -841,13 +933,28 @@ def _rounded(low: float, high: float) -> float:
     return middle
 
 
+def _most_common(
+    ends: Floats, shortest: Callable[[float, float], float] = _shortest
+) -> list[tuple[float, int]]:
+    """The shortest number in the region that most of the intervals with these ``ends`` (2, N) share, and how many."""
+    low, high = np.minimum(*ends), np.maximum(*ends)
+    edges = np.concatenate([low, high])
+    order = np.lexsort((np.repeat([0, 1], len(low)), edges))
+    depth = np.cumsum(np.repeat([1, -1], len(low))[order])
+    place = int(depth.argmax())
+    region = edges[order][place : place + 2]
+    if len(region) < 2 or not np.isfinite(region).all():
+        return []
+    return [(shortest(*region.tolist()), int(depth[place]))]
+
+
 def _constant(rest: Floats, width: Floats, half: float) -> float:
     """The constant that most differences (N,) allow, each give or take its width.
 
     0, or minus ``half``, with which numbers are cut off, if hardly fewer do.
     """
     rest, width = rest[:MOST_ASKED], width[:MOST_ASKED]
-    common = _most_common(np.array([rest - width, rest + width]))
+    common = _most_common(np.array([rest - width, rest + width]), _rounded)
     for simple in (0.0, -half):
         if not common or (np.abs(rest - simple) <= width).sum() >= NEARLY_ALL * common[0][1]:
             return simple

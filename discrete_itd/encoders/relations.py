@@ -268,14 +268,16 @@ class Relation:
         if column == self.child:
             return self.values(x)
         inside = [t for t in self.terms if any(f.column == column for f in t.factors)]
-        if len(inside) != 1 or sum(f.column == column for f in inside[0].factors) != 1:
+        forms = [f.form for t in inside for f in t.factors if f.column == column]
+        if len({*forms}) != 1 or len(forms) != len(inside):
             return np.full(len(x), np.nan)
-        rest = value_of([t for t in self.terms if t is not inside[0]], x) if self.terms[1:] else 0.0
-        (factor,) = (f for f in inside[0].factors if f.column == column)
-        beside = replace(inside[0], factors=tuple(f for f in inside[0].factors if f is not factor))
+        rest = value_of([t for t in self.terms if t not in inside], x)
+        beside = [
+            replace(t, factors=tuple(f for f in t.factors if f.column != column)) for t in inside
+        ]
         with np.errstate(all="ignore"):
-            by = value_of([beside], x) if beside.factors else beside.coefficient
-            out = INVERSES[factor.form]((x[:, self.child] - self.constant - rest) / by)
+            out = (x[:, self.child] - self.constant - rest) / value_of(beside, x)
+            out = INVERSES[forms[0]](out)
         return np.where(np.isfinite(out), out, np.nan)
 
     def text(self, names: Sequence[str]) -> str:

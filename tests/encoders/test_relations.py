@@ -96,6 +96,40 @@ def texts(columns, **kinds):
     return [r.text(list(table)) for r in find_relations(table.to_numpy(dtype=float), **kinds)]
 
 
+@pytest.mark.parametrize("wrong", [0.0, 0.05])
+def test_sums_of_products_quotients_and_constants_have_the_factors_they_were_made_with(wrong):
+    rng = np.random.default_rng(11)
+    amount = np.round(rng.lognormal(9, 0.6, N_ROWS), -2)
+    months, rate = rng.choice([12, 24, 36, 48, 60], N_ROWS), rng.choice([3.9, 4.4, 5.9], N_ROWS)
+    old, new = np.round(rng.lognormal(3, 0.4, (2, N_ROWS)), 2)
+    area, price = rng.integers(20, 200, N_ROWS), np.round(rng.lognormal(2, 0.3, N_ROWS), 2)
+    columns = {
+        "amount": amount,
+        "months": months,
+        "rate": rate,
+        "instalment": np.round(amount / months + amount * rate / 1200, 2),
+        "old": old,
+        "new": new,
+        "growth": np.round(100 * (new - old) / old, 1),
+        "area": area,
+        "price": price,
+        "cost": np.round(area * price + 35, 2),
+        "other": np.round(rng.normal(size=N_ROWS), 2),
+    }
+    table = with_wrong_rows(pd.DataFrame(columns).astype(float), wrong, 11)
+    relations = find_relations(table.to_numpy())
+    assert {r.text(list(table)) for r in relations} == {
+        "instalment = amount / months + amount × rate / 1200",
+        "growth = 100 × new / old − 100",
+        "cost = area × price + 35",
+    }
+    for relation in relations:
+        assert relation.n_follow >= (1 - 1.1 * wrong) * N_ROWS
+        for column in relation.columns:
+            x = table.to_numpy()[relation.follows(table.to_numpy()) == 1]
+            assert np.allclose(relation.solved(x, column), x[:, column], rtol=0.02, atol=0.1)
+
+
 def test_a_relation_is_extended_by_what_its_misses_hold():
     rng = np.random.default_rng(6)
     main, other = rng.integers(0, 300, (2, 800))
