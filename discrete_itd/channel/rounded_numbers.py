@@ -32,7 +32,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from discrete_itd.devices import index_tensor
+from discrete_itd.devices import any_true, index_tensor
 
 TAILS_FROM = 1000.0  # U, in robust standard deviations: beyond it the map grows as log log
 LARGEST, SMALLEST = torch.finfo(torch.float64).max, torch.finfo(torch.float64).tiny
@@ -202,12 +202,8 @@ class NumberLines:
 
     def spacing(self, values: Tensor, columns: Tensor | None = None) -> Tensor:
         """Step times slope at the core's ``values``: widths of narrow cells outside opened ones; 0 without a step."""
-        return self._narrow(self.decoded(values, columns), columns)
-
-    def _narrow(self, distance: Tensor, columns: Tensor | None) -> Tensor:
-        step = self._of(distance, columns)[5]
-        width = step * self._smooth(distance, columns)[1].exp()
-        return torch.where(step > 0, width.clamp_min(SMALLEST), 0.0)
+        distance = self.decoded(values, columns)
+        return _narrow_width(self._of(distance, columns)[5], self._smooth(distance, columns)[1])
 
     def cells(self, values: Tensor, columns: Tensor | None = None) -> Intervals:
         """The cells of the numbers that the core's ``values`` stand for."""
@@ -216,10 +212,12 @@ class NumberLines:
             return Intervals.at(z)
         step = self._of(z, columns)[5]
         distance = self.decoded(z, columns)
-        low, high = (self.encoded(distance + side * step / 2, columns)[0] for side in (-1, 1))
+        sides = torch.stack([distance - step / 2, distance, distance + step / 2])
+        ends, log_slope = self.encoded(sides, columns)
+        low, high = ends[0], ends[2]
         width = high - low
         is_narrow = ~(width > NARROW)
-        small = self._narrow(distance, columns)
+        small = _narrow_width(step, log_slope[1])
         return Intervals(
             torch.where(is_narrow, z, (low + high) / 2), torch.where(is_narrow, small, width)
         )
@@ -272,6 +270,11 @@ class NumberLines:
         return torch.where(moved, self.encoded(start + places * step, columns)[0], z)
 
 
+def _narrow_width(step: Tensor, log_slope: Tensor) -> Tensor:
+    """Step times slope; 0 without a step."""
+    return torch.where(step > 0, (step * log_slope.exp()).clamp_min(SMALLEST), 0.0)
+
+
 def _where_one(mask: Tensor, values: Tensor, other: Tensor) -> Tensor:
     """The value of K where the mask is true (the largest, if rounding makes it true twice), else ``other``."""
     return torch.where(mask.any(-1), values.masked_fill(~mask, -math.inf).amax(-1), other)
@@ -298,6 +301,8 @@ def tamed(distance: Tensor, scale: Tensor, far: Tensor) -> tuple[Tensor, Tensor]
     distance = distance.clamp(-LARGEST, LARGEST)
     u = distance / scale
     is_far = u.abs() > far
+    if not any_true(is_far):
+        return u.expand_as(is_far), (-scale.log()).expand_as(is_far)
     log_size = torch.where(is_far, distance.abs(), scale * far).log()  # u itself may be infinite
     excess = torch.where(is_far, log_size - scale.log() - far.log(), 0.0)
     w = torch.where(is_far, torch.copysign(far * (1 + excess.log1p()), u), u)

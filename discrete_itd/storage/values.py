@@ -341,8 +341,8 @@ class ValueReader:
                 f"{where}: expected an object with the name of its class, got {data!r:.80}"
             )
         label = data[CLASS]
-        named = {c.__name__: c for c in (kind, *kind.__subclasses__()) if c is kind or is_own(c)}
-        cls = named.get(label) or self.classes.get(label)
+        named = [c for c in (kind, *kind.__subclasses__()) if c.__name__ == label]
+        cls = next((c for c in named if c is kind or is_own(c)), self.classes.get(label))
         if cls is None:
             raise ValueError(
                 f"{where}: it needs the class {label[:80]!r}, which is not part of discrete_itd: if you trust its"
