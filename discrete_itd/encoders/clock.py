@@ -372,12 +372,12 @@ def is_day_of_month(cells: np.ndarray, local: pd.DatetimeIndex) -> bool:
 
     A later row has a weekday on which the table has no such day, in the first year.
     """
-    if not is_number(cells) or len(np.unique(cells)) < MONTH_DAYS:
-        return False
     days = local.day.to_numpy(float)
+    if not is_number(cells) or min(len(np.unique(d)) for d in (cells, days)) < MONTH_DAYS:
+        return False
     apart = np.abs(
         cells.astype(float) - days
-    )  # 1 in another time zone, or from the last day to the first one
+    )  # 1 in another zone, or from the last day to the first
     n_pairs = len(np.unique(7 * days + local.day_of_week.to_numpy(float)))
     is_beside = (apart <= 1) | (apart >= MONTH_DAYS) & (apart < 31)
     return bool(np.mean(is_beside) >= 1 - OUT_OF_STEP) and n_pairs < MOST_PAIRS * 7 * 31

