@@ -217,7 +217,7 @@ class NumberLines:
         low, high = ends[0], ends[2]
         width = high - low
         is_narrow = ~(width > NARROW)
-        small = _narrow_width(step, log_slope[1])
+        small = _narrow_width(step, log_slope[1]).masked_fill(z.isnan(), math.nan)
         return Intervals(
             torch.where(is_narrow, z, (low + high) / 2), torch.where(is_narrow, small, width)
         )

@@ -199,6 +199,23 @@ class Denoiser(nn.Module):
         """
         raise NotImplementedError(f"{type(self).__name__} has no closed form")
 
+    def log_probs_before(self, x: Tensor, last: Sequence[int]) -> Tensor:
+        """Log-probabilities of rows ``x`` (B, C) without the columns ``last``, and as these join them one by one.
+
+        (1 + K, B), float64, nats, of an exact denoiser. The last ones are those of :meth:`log_prob`, but for the order
+        in which dependent numbers are rounded. By default a call of it for each of the columns.
+        """
+        log_probs, known = [self.log_prob(x).double()], x.clone()
+        for j in reversed(last):
+            has_cell = torch.nonzero(~known[:, j].isnan()).flatten()
+            known[:, j] = torch.nan
+            log_prob = log_probs[0].clone()
+            if len(has_cell):
+                rows = filled(known[has_cell])
+                log_prob[has_cell] = self.log_prob(rows).double()[: len(has_cell)]
+            log_probs.insert(0, log_prob)
+        return torch.stack(log_probs)
+
     def log_factors(self, x: Tensor) -> Tensor:
         r"""The factors of :meth:`log_prob` by the chain rule, in an order of the denoiser's choice, or their mean.
 

@@ -148,10 +148,12 @@ class FollowingDenoiser(Denoiser):
         rows = (~terms.isnan()).any(1)
         if self.base.own_order is not None and bool(rows.any()):
             return self._log_factors(x, terms).sum(1)
-        out = self.base.log_prob(x).double()
-        some = torch.nonzero(rows).flatten()
+        out = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        some, others = (torch.nonzero(t).flatten() for t in (rows, ~rows))
+        if len(others):
+            out[others] = self.base.log_prob(filled(x[others])).double()[: len(others)]
         if len(some):
-            first, later = self._chain(x[some], terms[some], out[some])
+            first, later = self._chain(x[some], terms[some])
             out[some] = first + later.sum(1)
         return out
 
@@ -178,21 +180,10 @@ class FollowingDenoiser(Denoiser):
             factors.append(torch.where(counts, self._mixed(terms[..., k], p, k), p))
         return torch.stack(factors, -1)
 
-    def _chain(self, x: Tensor, terms: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probability (n,) of the cells of rows (n, C) outside the children, and the factors (n, K) of these.
-
-        ``whole`` (n,) are log-probabilities of the rows under the base.
-        """
-        log_probs, known = [whole], x.clone()
-        for child in reversed(self.relations.children):
-            has_cell = ~known[:, child].isnan()
-            known[:, child] = math.nan
-            log_prob = log_probs[0].clone()
-            if bool(has_cell.any()):
-                rows = filled(known[has_cell])
-                log_prob[has_cell] = self.base.log_prob(rows).double()[: int(has_cell.sum())]
-            log_probs.insert(0, log_prob)
-        return log_probs[0], self.factors_of_children(log_probs, terms)
+    def _chain(self, x: Tensor, terms: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probability (n,) of the cells of rows (n, C) outside the children, and the factors (n, K) of these."""
+        log_probs = self.base.log_probs_before(filled(x), self.relations.children)[:, : len(x)]
+        return log_probs[0], self.factors_of_children(log_probs.unbind(0), terms)
 
     def _log_factors(self, x: Tensor, terms: Tensor) -> Tensor:
         if self._members:
@@ -209,8 +200,7 @@ class FollowingDenoiser(Denoiser):
                     counts, self._mixed(terms[:, k], out[:, child], k), out[:, child]
                 )
             return out
-        whole = self.base.log_prob(filled(rows)).double()[: len(rows)]
-        first, factors = self._chain(rows, terms[some], whole)
+        first, factors = self._chain(rows, terms[some])
         known = rows.index_fill(1, torch.tensor(children, device=x.device), math.nan)
         each = self.base.log_factors(filled(known)).double()[: len(rows)]
         there = (~known.isnan()).to(each)  # factors add up to log_prob to rounding only

@@ -24,7 +24,7 @@ trees are split in the same way.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -56,7 +56,7 @@ from discrete_itd.denoisers.base import (
     finite_log,
 )
 from discrete_itd.denoisers.marginal import FINEST_SD, SD, WIDE_SD, MarginalDenoiser
-from discrete_itd.devices import add_at, any_true, replace_rows
+from discrete_itd.devices import add_at, any_true, index_tensor, replace_rows
 
 COUNTED = 4096  # rows that are counted, and leaves that are checked, at once
 VECTOR = 32  # floats that a sum takes at a time
@@ -300,6 +300,26 @@ class ForestDenoiser(Denoiser):
         for pairs in self._pairs(x):
             joint = self._log_weights[pairs.leaf] + self._cells(pairs)
             out[pairs.rows] = pairs.log_total(joint)
+        return out
+
+    def log_probs_before(self, x: Tensor, last: Sequence[int]) -> Tensor:
+        """As of every denoiser, by the leaves that rows without the ``last`` columns can reach."""
+        book, order = self.codebook, [j for j in range(x.shape[1]) if j not in last]
+        n, order = len(order), index_tensor((*order, *last), str(x.device))
+        out = torch.zeros(1 + len(last), len(x), dtype=torch.float64, device=x.device)
+        for pairs in self._pairs(x.index_fill(1, order[n:], torch.nan)):
+            level, reals = self.splits.places(x[pairs.rows])
+            pairs, leaf = pairs._replace(level=level, reals=reals), pairs.leaf
+            cells = torch.zeros(len(leaf), 1 + x.shape[1], dtype=torch.float64, device=x.device)
+            cells[:, 0] = self._log_weights[leaf]
+            cells[:, 1 + book.finite] = self._level_cells(pairs).double()
+            if len(book.reals):
+                own = reals[pairs.row]
+                is_out = (own <= self._low[leaf]) | (own > self._high[leaf])
+                numbers = self._number_cells(pairs).double()
+                cells[:, 1 + book.reals] = numbers.masked_fill(is_out, -torch.inf)
+            cells[:, 1:] = cells[:, 1 + order]
+            out[:, pairs.rows] = pairs.log_total(cells.cumsum(1)[:, n:]).T
         return out
 
     def _pairs(self, x: Tensor) -> Iterator[Pairs]:

@@ -38,6 +38,13 @@ class GivenEvidence(NamedTuple):
     covariance: Tensor
 
 
+class Stages(NamedTuple):
+    """An order of numbers, and how many of them each stage has; None: one stage, of all."""
+
+    order: Sequence[int]
+    ends: Sequence[int] | None
+
+
 class DenseGaussians:
     r"""Gaussians of continuous columns in each class of a mixture, with means (Z, R) and Cholesky factors (Z, R, R).
 
@@ -178,14 +185,17 @@ class DenseGaussians:
         missing: Tensor,
         before: Tensor | None = None,
         share: float | None = None,
+        stages: Stages | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Log-masses (B, Z) of cells, and means and variances (B, m, Z) of the ``missing`` columns (B, m): float64.
 
         A column's standardised residual given all columns before it is a linear function of these. So the missing
-        cells are the state of a Kalman filter, whose observations are the known ones, column after column.
+        cells are the state of a Kalman filter, whose observations are the known ones, column after column. With
+        ``stages``, in their order, the log-masses and those ``before`` are of each of them: (S, B, Z).
         """
         n_real, n_classes = cells.width.shape[1], len(self.mean)
-        affine, sd = self._whole_chain()
+        order, ends = stages or Stages(range(n_real), None)
+        affine, sd = self._whole_chain(order)
         out = []
         for some in torch.arange(len(missing)).split(
             rows_at_once(CACHED // (n_classes * max(n_real, missing.shape[1] ** 2)))
@@ -196,7 +206,7 @@ class DenseGaussians:
             standard = t.new_empty(2, n_real, n, n_classes)  # residuals, standard deviations
             mean = t.new_zeros(*state.shape, n_classes)
             cov = t.new_zeros(*state.shape, state.shape[1], n_classes)
-            for r in range(n_real):
+            for r in order:
                 row, k = (state == r).nonzero().unbind(1)
                 slope = affine[r][0, state]  # of the residual on earlier missing cells: (n, m, Z)
                 along = torch.zeros_like(mean)
@@ -213,12 +223,15 @@ class DenseGaussians:
                     mean[row, k], across = -sd[r][0] * z[row], -sd[r][0] * along[row]
                     cov[row, k], cov[row, :, k] = across, across
                     cov[row, k, k] = sd[r][0].square() * var[row]
-            start = None if before is None else before[some]
+            start = None if before is None else before[..., some, :]
             parts = standard[0], width.T[:, :, None], standard[1]
-            total = summed_log_masses(*parts, t.dtype, start, share)
+            if ends is not None:
+                parts = (part[order] for part in parts)
+            total = summed_log_masses(*parts, t.dtype, start, share, ends)
             out.append((total, mean, cov.diagonal(dim1=1, dim2=2).mT))
-        log_mass, mean, var = (torch.cat(t) for t in zip(*out, strict=True))
-        return log_mass, mean, var.clamp_min(1 / REAL_KNOWN_SNR)
+        log_masses, means, var = zip(*out, strict=True)
+        mean, var = torch.cat(means), torch.cat(var).clamp_min(1 / REAL_KNOWN_SNR)
+        return torch.cat(log_masses, -2), mean, var
 
     def log_masses(
         self, cells: Intervals, before: Tensor | None = None, share: float | None = None
@@ -252,6 +265,33 @@ class DenseGaussians:
             return total
 
         return devices.replace_rows(devices.replace_rows(out, ~wide, as_densities), many, chained)
+
+    def log_masses_before(
+        self, cells: Intervals, before: Tensor, later: Sequence[int | None]
+    ) -> Tensor:
+        """Log-masses of cells (B, R) without the ``later`` ones, and as these join them one by one: (1 + K, B, Z).
+
+        In a chain with these last; None stands for a step in which no number joins. They are exact in the classes that
+        have a share of a row once they are added to log-probabilities ``before``, (1 + K, B, Z).
+        """
+        n_real, last = cells.width.shape[1], [r for r in later if r is not None]
+        order = [r for r in range(n_real) if r not in last] + last
+        joining = torch.tensor([r is not None for r in later], dtype=torch.int64)
+        ends = (n_real - len(last) + torch.cat([joining.new_zeros(1), joining.cumsum(0)])).tolist()
+        out, every = torch.zeros_like(before), torch.ones_like(cells.width[:, 0], dtype=torch.bool)
+        many = every.clone()
+        for rows, missing in self._few_gaps(cells.width, every):
+            some = Intervals(*(part[rows] for part in cells))
+            stages = Stages(order, ends)
+            masses = self._filtered(some, missing, before[:, rows], None, stages)[0]
+            many[rows], out[:, rows] = False, masses.to(out)
+        many = torch.nonzero(many).flatten()
+        some = Intervals(*(part[many] for part in cells))
+        for i, *chain in self._residuals(some, order) if len(many) else ():
+            z, width, sd = (t.flatten(1, 2)[order] for t in chain)
+            start = before[:, many[i]]
+            out[:, many[i]] = summed_log_masses(z, width, sd, out.dtype, start, None, ends)
+        return out
 
     @cached_property
     def _narrowest(self) -> Tensor:
@@ -425,9 +465,10 @@ class DenseGaussians:
         sd = var.sqrt().mT.transpose(0, 1)
         return affine.permute(2, 0, 3, 1).contiguous(), sd[:, :, None]
 
-    def _whole_chain(self) -> tuple[Tensor, Tensor]:
-        """:meth:`_standardising` where all cells are known, in the order of the table."""
-        order, every = range(self.mean.shape[1]), torch.full_like(self.mean[:1], math.inf)
+    def _whole_chain(self, order: Sequence[int] | None = None) -> tuple[Tensor, Tensor]:
+        """:meth:`_standardising` where all cells are known, by default in the order of the table."""
+        order = range(self.mean.shape[1]) if order is None else order
+        every = torch.full_like(self.mean[:1], math.inf)
         place = devices.index_tensor(tuple(order), str(self.mean.device))
         return self._once(partial(self._standardising, every, place), every, *order)
 
@@ -491,24 +532,31 @@ def summed_log_masses(
     dtype: torch.dtype,
     before: Tensor | None = None,
     share: float | None = None,
+    ends: Sequence[int] | None = None,
 ) -> Tensor:
     """Sums over columns of :func:`log_masses_in_classes` (R, n, Z), 0 where a width (R, n, 1) is NaN: (n, Z).
 
     If they are added to log-probabilities ``before`` (n, Z), they are exact in the classes that have a share in a row;
     upper bounds in others, which together have less than a ``share``, by default less than rounding. The bound of a
-    cell is the mass beyond its near edge, or its width times the density there if that is less.
+    cell is the mass beyond its near edge, or its width times the density there if that is less. With ``ends``, the sums
+    are those of the first columns, as many as each of these says, and so is what is before: (S, n, Z).
     """
+    stages = (len(z),) if ends is None else ends
     if before is None or devices.static_shapes(z.device):
         each = (log_masses_in_classes(*t, dtype) for t in zip(z, width, sd, strict=True))
-        return added(torch.stack([one.nan_to_num(0.0) for one in each]))
+        terms = torch.stack([one.nan_to_num(0.0) for one in each])
+        sums = torch.stack([added(terms[:end]) if end else 0 * terms[0] for end in stages])
+        return sums[0] if ends is None else sums
+    start = before[None] if ends is None else before
     peak = torch.where(width > 0, width, 1.0).log().to(dtype)
     peak = peak - (math.sqrt(2 * math.pi) * sd).log().to(dtype)
     if not bool((width == 0).any()):  # no mass is above one
         peak = peak.clamp_max_(0.0)
     edge = z.to(dtype).abs().sub_((0.5 * width).to(dtype) / sd.to(dtype)).clamp_min_(0.0)
     bound = torch.addcmul(peak, edge, edge, value=-0.5)
-    out = (bound.nan_to_num_(0.0) if bool(width.isnan().any()) else bound).sum(0)
-    total = out + before
+    bound = bound.nan_to_num_(0.0) if bool(width.isnan().any()) else bound
+    out = torch.stack([bound[:end].sum(0) for end in stages])
+    total = out + start
 
     def exactly(row: Tensor, k: Tensor) -> Tensor:
         which = row * z.shape[2] + k
@@ -517,14 +565,17 @@ def summed_log_masses(
             width[:, :, 0].index_select(1, row),
             sd.flatten(1).index_select(1, k if sd.shape[1] == 1 else which),
         )
-        return added(log_masses_in_classes(*pairs, dtype).nan_to_num_(0.0))
+        terms = log_masses_in_classes(*pairs, dtype).nan_to_num_(0.0)
+        return torch.stack([added(terms[:end]) if end else 0 * terms[0] for end in stages])
 
-    first = total.topk(min(4, z.shape[2]), 1).indices
-    row = torch.arange(len(out), device=z.device).repeat_interleave(first.shape[1])
-    largest = (exactly(row, first.flatten()).view(first.shape) + before.gather(1, first)).amax(1)
+    first = torch.cat([*total.topk(min(4, z.shape[2]), 2).indices], 1)  # (n, 4 S)
+    row = torch.arange(len(first), device=z.device).repeat_interleave(first.shape[1])
+    masses = exactly(row, first.flatten()).view(len(stages), *first.shape)
+    largest = (masses + start.gather(2, first.expand_as(masses))).amax(2)
     least = math.log((share or torch.finfo(dtype).eps) / z.shape[2])
-    row, k = torch.nonzero(total > largest[:, None] + least).unbind(1)
-    return out.index_put_((row, k), exactly(row, k))
+    row, k = torch.nonzero((total > largest[..., None] + least).any(0)).unbind(1)
+    out[:, row, k] = exactly(row, k)
+    return out[0] if ends is None else out
 
 
 def monomials(t: Tensor) -> Tensor:

@@ -266,14 +266,43 @@ class MixtureDenoiser(Denoiser):
         They may be upper bounds in classes that together have less than a ``share`` of the row, by default less than
         rounding.
         """
-        book = self.codebook
-        out = self.log_weights.expand(len(x), -1)
-        if len(book.finite):
-            table = self._derived()[0]
-            out = out + nn.functional.embedding_bag(book.level_of(x), table, mode="sum")
+        book, out = self.codebook, self._joint_with_levels(x)
         if self.own_reals:
             out = out + self._log_masses(book.lines.cells(x[:, book.reals]), out, share).to(out)
         return out
+
+    def _joint_with_levels(self, x: Tensor) -> Tensor:
+        """:meth:`log_joint` of the categories alone."""
+        book, out = self.codebook, self.log_weights.expand(len(x), -1)
+        if not len(book.finite):
+            return out
+        table = self._derived()[0]
+        return out + nn.functional.embedding_bag(book.level_of(x), table, mode="sum")
+
+    def log_probs_before(self, x: Tensor, last: Sequence[int]) -> Tensor:
+        """As of every denoiser; numbers of the ``last`` columns come last in the chain of dependent ones."""
+        n = self.n_components * (1 + len(last))
+        step = rows_at_once(CACHED // max(n, self.codebook.levels.n_points))
+        parts = [log_sum_exp(self._joints_before(rows, last), 2) for rows in x.split(step)]
+        return torch.cat(parts, 1).double()
+
+    def _joints_before(self, x: Tensor, last: Sequence[int]) -> Tensor:
+        """:meth:`log_joint` of rows without the ``last`` columns, and as these join them one by one: (1 + K, B, Z)."""
+        columns = torch.arange(x.shape[1], device=x.device)
+        is_later = torch.isin(columns, devices.index_tensor((*last,), str(x.device)))
+        dense = self.dense if self.own_reals else None
+        joint = self.log_joint if dense is None else self._joint_with_levels
+        joints = [joint(x.masked_fill(is_later, math.nan))]
+        for j in last:  # independent given the class
+            of_column = joint(x.masked_fill(columns != j, math.nan)) - self.log_weights
+            joints.append(joints[-1] + of_column)
+        out = torch.stack(joints)
+        if dense is None:
+            return out
+        book = self.codebook
+        place = {j: r for r, j in enumerate(book.reals.tolist())}
+        cells = book.lines.cells(x[:, book.reals])
+        return out + dense.log_masses_before(cells, out, [place.get(j) for j in last]).to(out)
 
     def _log_masses(self, cells: Intervals, before: Tensor, share: float | None) -> Tensor:
         """:meth:`DenseGaussians.log_masses`."""

@@ -628,7 +628,8 @@ class _Search:
     @np.errstate(all="ignore")  # terms may be infinite
     def _planes(self, y: Floats, terms: Floats, width: Floats) -> tuple[np.ndarray, ...]:
         """Positions of pairs of terms (F, n), and of numbers y (C, n) that are a sum of multiples of them."""
-        n, some = 1 + N_DIFFERENCES, np.isfinite(terms[:, : 1 + N_DIFFERENCES]).all(1)
+        n = 1 + N_DIFFERENCES
+        some = np.asarray(np.isfinite(terms[:, :n]).all(axis=1))
         points = np.where(some[:, None], terms[:, :n], 0.0)
         length = np.linalg.norm(points, axis=1)
         some &= (length > 0) & np.isfinite(length)

@@ -7,10 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from discrete_itd.channel import Codebook
-from discrete_itd.denoisers import CausalDenoiser, RowMixtureDenoiser
+from discrete_itd.channel import Codebook, ColumnPoints
+from discrete_itd.channel.rounded_numbers import NumberLine
+from discrete_itd.denoisers import CausalDenoiser, MixtureDenoiser, RowMixtureDenoiser
+from discrete_itd.denoisers.base import Denoiser
 from discrete_itd.denoisers.following import FollowingDenoiser, with_children_last
-from tests.laws import all_rows, make_denoiser, random_causal, seeded_generator, simplex
+from tests.laws import (
+    all_rows,
+    make_denoiser,
+    random_causal,
+    random_rows,
+    seeded_generator,
+    simplex,
+)
 
 SIZES = 3, 2, 4, 3
 KINDS = "bayes_net", "mixture", "causal", "mixture of rows", "causal, child before parent"
@@ -114,3 +123,42 @@ def test_children_come_last_in_an_order():
         assert moved[2:] == [2, 0]
         assert moved[:2] == [j for j in order if j in (1, 3)]
     assert with_children_last([2, 0, 1], None) == [2, 0, 1]
+
+
+STAGED = "forest", "mixture", "bayes_net", "correlated"
+RECORDED = (
+    ColumnPoints("real"),
+    ColumnPoints("real", line=NumberLine(scale=4.0, power=0.5, spread=1.5, step=1.0)),
+    ColumnPoints("real", line=NumberLine(scale=1.0, power=0.0, spread=1.0, step=0.001)),
+)
+
+
+@pytest.mark.parametrize("last", [(3, 0), (2, 5, 1), (1, 2, 5)])
+@pytest.mark.parametrize("kind", STAGED)
+def test_columns_that_come_last_join_as_in_a_call_for_each_of_them(kind, last):
+    """With dependent numbers, as in a model whose columns are in that order."""
+    columns = [simplex(3), RECORDED[0], RECORDED[1], simplex(2), simplex(2), RECORDED[2]]
+    book = Codebook(columns)
+    base = make_denoiser(kind, book, 4)
+    rows = random_rows(book, 64, np.random.default_rng(0), missing=0.15)
+    got = base.log_probs_before(rows, last)
+    alone = torch.cat([base.log_probs_before(row, last) for row in rows.split(8)], 1)
+    assert torch.equal(got, alone)
+    if kind == "correlated":
+        reals = [j for j in (1, 2, 5) if j not in last] + [j for j in last if j in (1, 2, 5)]
+        base, order = with_numbers_in_order(base, columns, reals)
+        rows, last = rows[:, order], [order.index(j) for j in last]
+    expected = Denoiser.log_probs_before(base, rows, last)
+    torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-5)  # of narrow cells
+
+
+def with_numbers_in_order(model, columns, reals):
+    """A mixture with the same classes and the numbers in another order, and which column is where."""
+    order, numbers = list(range(len(columns))), model.codebook.reals.tolist()
+    for j, real in zip(numbers, reals, strict=True):
+        order[j] = real
+    place = [numbers.index(j) for j in reals]
+    covariance = (model.chol @ model.chol.mT)[:, place][:, :, place]
+    parts = model.log_weights.exp(), model.log_probs.exp(), model.means[:, place]
+    book = Codebook([columns[j] for j in order])
+    return MixtureDenoiser(book, *parts, chol=torch.linalg.cholesky(covariance)), order
