@@ -1,6 +1,6 @@
 """Structure of the package, read from its syntax trees: imports, sizes, inheritance, private names.
 
-``tests/test_walls.py`` holds limits on what is found here; ``tests/benchmarks/house.py`` prints it for any checkout.
+``tests/test_walls.py`` holds limits on what is found here.
 """
 
 import ast
@@ -25,7 +25,6 @@ class Module:
     name: str  # dotted, without the package: "channel.noise"; "" for the package itself
     path: Path
     tree: ast.Module
-    n_lines: int
     is_package: bool
 
     @property
@@ -53,7 +52,7 @@ class House:
             is_package = parts[-1] == "__init__"
             name = ".".join(parts[:-1] if is_package else parts)
             text = path.read_text()
-            modules[name] = Module(name, path, ast.parse(text), len(text.splitlines()), is_package)
+            modules[name] = Module(name, path, ast.parse(text), is_package)
         inner: dict[str, set[str]] = {}
         foreign: dict[str, set[str]] = {}
         for name, module in modules.items():
@@ -70,11 +69,6 @@ class House:
     def arrows(self) -> set[tuple[str, str]]:
         """Pairs of modules of which the first imports the second; the package's own ``__init__`` apart."""
         return {(a, b) for a, targets in self.inner.items() if a for b in targets if b}
-
-    def room_arrows(self) -> set[tuple[str, str]]:
-        """Pairs of rooms of which the first imports the second."""
-        m = self.modules
-        return {(m[a].room, m[b].room) for a, b in self.arrows() if m[a].room != m[b].room}
 
     def reached(self, start: str) -> dict[str, list[str]]:
         """Other packages that a module imports, itself or by way of others of this package: each with that way."""
@@ -204,15 +198,6 @@ def foreign_privates(module: Module) -> Iterator[str]:
     yield from walk(
         module.tree,
         {n for c in module.tree.body if isinstance(c, ast.ClassDef) for n in own_names(c)},
-    )
-
-
-def lines(folder: Path, *, without: str | None = None) -> int:
-    """Lines of the Python files under a folder."""
-    return sum(
-        len(path.read_text().splitlines())
-        for path in folder.rglob("*.py")
-        if without is None or without not in path.relative_to(folder).parts
     )
 
 

@@ -1,13 +1,10 @@
 """What fits and scores cost beside busy processes: ``python -m tests.benchmarks.busy``.
 
     python -m tests.benchmarks.busy --busy 4 --tables numbers mixed
-    python -m tests.benchmarks.busy --quota 1.5 --tables large
 
 Each table is fitted and scored in a process of its own: with OMP_NUM_THREADS=1 and alone (the baseline), as it comes
 and alone, and as it comes beside busy processes, as many as there are cores. CPU-seconds are those of the process and
-its children, so they compare also where other programs run; seconds of wall clock do not. ``--quota`` runs each
-process in a control group that may use so many CPUs, as containers do (Linux, cgroup v1 or v2, as root).
-``--torch-first`` imports torch before the package: its threads then spin while they wait.
+its children, so they compare also where other programs run; seconds of wall clock do not.
 """
 
 from __future__ import annotations
@@ -120,43 +117,12 @@ def busy(n: int) -> Iterator[None]:
             process.wait()
 
 
-@contextmanager
-def limited(cpus: float | None) -> Iterator[Callable[[], None] | None]:
-    """What a process calls at its start to be limited to so many CPUs by a control group of its own."""
-    if cpus is None:
-        yield None
-        return
-    v2 = Path("/sys/fs/cgroup/cgroup.controllers").exists()
-    group = Path("/sys/fs/cgroup" if v2 else "/sys/fs/cgroup/cpu") / f"busy{os.getpid()}"
-    group.mkdir()
-    try:
-        if v2:
-            (group / "cpu.max").write_text(f"{round(1e5 * cpus)} 100000")
-        else:
-            (group / "cpu.cfs_quota_us").write_text(str(round(1e5 * cpus)))
-        yield lambda: void((group / "cgroup.procs").write_text(str(os.getpid())))
-    finally:
-        group.rmdir()
-
-
-def void(_: object) -> None:
-    """Nothing."""
-
-
 def in_process(name: str, options: argparse.Namespace, **environment: str) -> dict[str, Any]:
     """:func:`measured` in a process of its own."""
     line = [sys.executable, "-m", "tests.benchmarks.busy", "--tables", name, "--measure"]
     line += ["--tasks", *options.tasks]
-    if options.torch_first:
-        line.append("--torch-first")
-    with limited(options.quota) as enter:
-        done = subprocess.run(
-            line,
-            check=True,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **environment},
-            preexec_fn=enter,
-        )
+    environment = {**os.environ, **environment}
+    done = subprocess.run(line, check=True, stdout=subprocess.PIPE, env=environment)
     return json.loads(done.stdout)
 
 
@@ -166,13 +132,9 @@ def main() -> None:
     parser.add_argument("--busy", type=int, default=os.cpu_count(), help="busy processes")
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=TABLES)
     parser.add_argument("--tasks", nargs="+", default=[""], help="beginnings of their names")
-    parser.add_argument("--quota", type=float, help="CPUs that a control group allows")
-    parser.add_argument("--torch-first", action="store_true", help="import torch before")
     parser.add_argument("--measure", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
-        if options.torch_first:
-            import torch  # noqa: F401
         print(json.dumps(measured(options.tables[0], tuple(options.tasks))))
         return
     print("| table | task | one thread: CPU-s, s | alone: CPU-s, s |", end="")

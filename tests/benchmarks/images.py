@@ -13,10 +13,6 @@ and in
 * the same integral by the procedure that was released with the paper, and how many network calls each needs for a
   standard error.
 
-With ``--classes``, instead, a model that is told the digit, or in half of the pictures nothing: how many nats the
-digit tells about the pixels, by the difference of two scores, and the entropy of the digit, which is as much as it can
-tell.
-
 What was trained is kept in ``.cache/images``; ``--fresh`` begins anew.
 """
 
@@ -47,7 +43,6 @@ KINDS = {
     "linear, noise": {"beta_schedule": "linear", "prediction_type": "epsilon"},
     "cosine, velocity": {"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"},
 }
-NULL = 10  # what is told in place of a digit
 
 
 def main() -> None:
@@ -59,7 +54,6 @@ def main() -> None:
     parser.add_argument("--points", type=int, default=96, help="of an integral")
     parser.add_argument("--paths", type=int, default=2)
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--classes", action="store_true")
     parser.add_argument("--fresh", action="store_true")
     options = parser.parse_args()
     try:
@@ -68,16 +62,12 @@ def main() -> None:
         print('skipped: pip install "discrete-itd[diffusers]"')
         return
     print(machine(), f"diffusers {diffusers.__version__}", flush=True)
-    X, digit = load_digits().images.astype(int), load_digits().target
-    order = np.random.default_rng(0).permutation(len(X))
-    X, digit = X[order], digit[order]
+    X = load_digits().images.astype(int)
+    X = X[np.random.default_rng(0).permutation(len(X))]
     train, valid, test = X[:1200], X[1200:1437], X[1437:][: options.tests]
     folder = tables.CACHE / "images"
     if options.fresh:
         shutil.rmtree(folder, ignore_errors=True)
-    if options.classes:
-        what_classes_tell(folder / "classes", X, digit, options)
-        return
     models, lines = {}, []
     for name in KINDS:
         if not (folder / name / "done").exists():
@@ -151,38 +141,7 @@ def last(models: dict[str, ImageDensity]) -> ImageDensity:
     return list(models.values())[-1]
 
 
-def what_classes_tell(
-    folder: Path, X: np.ndarray, digit: np.ndarray, options: argparse.Namespace
-) -> None:
-    """Nats that the digit tells about the pixels, beside its entropy."""
-    from diffusers import DDPMScheduler, UNet2DModel
-
-    if not (folder / "done").exists():
-        pretrain(folder, next(iter(KINDS)), X[:1200], options, digit[:1200])
-    model = ImageDensity.from_diffusers(
-        UNet2DModel.from_pretrained(folder / "last").float().to(options.device),
-        DDPMScheduler.from_pretrained(folder / "last"),
-        X[1200:1437], labels=digit[1200:1437], n_levels=17, null_class=NULL,
-    )  # fmt: skip
-    test, told = X[1437:][: options.tests], digit[1437:][: options.tests]
-    with_class, without = (model.log_prob(test, y, n_paths=4).log_prob for y in (told, None))
-    shares = np.bincount(digit) / len(digit)
-    lines = [
-        ["log P(x | y) - log P(x), paths", *mean_and_error(with_class - without)],
-        ["entropy of the digit", -float((shares * np.log(shares)).sum()), ""],
-    ]
-    print(
-        f"\n{len(test)} test pictures\n\n{markdown(['nats that the digit tells', 'mean', 's.e.'], lines)}"
-    )
-
-
-def pretrain(
-    folder: Path,
-    name: str,
-    X: np.ndarray,
-    options: argparse.Namespace,
-    classes: np.ndarray | None = None,
-) -> None:
+def pretrain(folder: Path, name: str, X: np.ndarray, options: argparse.Namespace) -> None:
     """Train a UNet as the example of diffusers for unconditional generation does, and save it here and there."""
     from diffusers import DDPMScheduler, UNet2DModel
     from diffusers.optimization import get_cosine_schedule_with_warmup
@@ -193,9 +152,7 @@ def pretrain(
         sample_size=8, in_channels=1, out_channels=1, layers_per_block=1, norm_num_groups=8,
         block_out_channels=(16, 32), down_block_types=("DownBlock2D", "AttnDownBlock2D"),
         up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        num_class_embeds=None if classes is None else NULL + 1,
     ).float().to(options.device)  # fmt: skip
-    labels = None if classes is None else torch.from_numpy(classes).to(options.device)
     scheduler = DDPMScheduler(num_train_timesteps=1000, **KINDS[name])
     clean = torch.tensor(X[:, None] / 8 - 1, dtype=torch.float32, device=options.device)
     optimizer = torch.optim.AdamW(
@@ -216,13 +173,10 @@ def pretrain(
 
     while time.perf_counter() - start < options.train_time:
         pick = torch.randint(len(clean), (64,))
-        picture, given = clean[pick], {}
-        if labels is not None:  # half of the time it is not told, to learn what to do without
-            known = torch.rand(64, device=options.device) < 0.5
-            given = {"class_labels": labels[pick].where(known, NULL)}
+        picture = clean[pick]
         noise = torch.randn_like(picture)
         t = torch.randint(0, 1000, (64,), device=options.device)
-        answer = unet(scheduler.add_noise(picture, noise, t), t, **given).sample
+        answer = unet(scheduler.add_noise(picture, noise, t), t).sample
         wanted = noise
         if scheduler.config.prediction_type == "v_prediction":
             wanted = scheduler.get_velocity(picture, noise, t)

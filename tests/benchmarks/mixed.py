@@ -10,7 +10,7 @@ test rows are scored once by everybody, at most ``--test-rows`` of them.
 A number that was recorded in steps has atoms, on which a density can be as large as one likes. So integers are scored
 by their mass where a method can do it ("mass"); for all the other methods, and for columns recorded in decimal
 steps, noise as wide as the step is added once, before the split ("noise"): its mean log-density is at most the mean
-log-mass, in the same units. The last table of each set is about the numeric columns alone.
+log-mass, in the same units.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import pandas as pd
 
 from tests.benchmarks.baselines import ChowLiuTree
 from tests.benchmarks.data import MixedTable, load_mixed
-from tests.benchmarks.optional_peers import Flow, Trees
+from tests.benchmarks.optional_peers import Trees
 from tests.benchmarks.peers import (
     CategoricalMixture,
     Cells,
@@ -68,7 +68,7 @@ class Result(NamedTuple):
 
 
 def main() -> None:
-    """Print two tables per data set."""
+    """Print a table per data set."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tables", nargs="*", default=["adult", "diamonds"])
     parser.add_argument("--max-time", type=float, default=100.0, help="seconds of training")
@@ -80,7 +80,6 @@ def main() -> None:
     parser.add_argument(
         "--tree-rows", type=int, default=2000, help="training rows of UnmaskingTrees; 0 skips it"
     )
-    parser.add_argument("--numbers-only", action="store_true", help="the second table alone")
     parser.add_argument("--quick", action="store_true", help="a few steps of ours, small peers")
     options = parser.parse_args()
     print(machine())
@@ -94,11 +93,7 @@ def main() -> None:
         print(
             f"\n## {name}: {n_numbers} numbers, {frames.train.shape[1] - n_numbers} categories; {sizes} rows\n"
         )
-        if not options.numbers_only:
-            results = list(all_columns(table, frames, noisy, cells, options))
-            print("\n" + report(results))
-        results = list(numbers_only(table, noisy, options))
-        print(f"\nThe {n_numbers} numeric columns alone, with noise:\n\n" + report(results))
+        print("\n" + report(list(all_columns(table, frames, noisy, cells, options))))
 
 
 # -- the splits ---------------------------------------------------------------------------------
@@ -216,52 +211,6 @@ def all_columns(
         _, seconds = timed(model.fit, smooth.train)
         log_prob, scoring = timed(model.log_prob, smooth.test)
         yield Result("UnmaskingTrees", "noise", log_prob, seconds, scoring, f"fit on {n_rows} rows")
-
-
-def numbers_only(table: MixedTable, noisy: Parts, options: argparse.Namespace) -> Iterable[Result]:
-    """Everybody's score of the numeric columns."""
-    columns = list(table.resolution)
-    frames = Parts(*(part[columns] for part in noisy))
-    for kind in OURS[1:]:
-        yield ours(kind, frames, kind, options)
-    cells = Parts(*map(numbers_alone, frames))
-    independent, seconds = timed(Independent, cells.train, cells.valid)
-    log_prob, scoring = timed(independent.log_prob, cells.test)
-    yield Result("independent columns", "noise", log_prob, seconds, scoring, "best of 6 per number")
-    yield chosen(
-        "Gaussian mixture, full covariances",
-        "noise",
-        cells,
-        (4, 16) if options.quick else (8, 32, 64),
-        lambda k: fit_em(cells.train, k, False),
-    )
-    if available("zuko"):
-        max_time = 5.0 if options.quick else options.max_time
-        yield chosen(
-            "neural spline flow (zuko)",
-            "noise",
-            cells,
-            ("standardised", "normal scores"),
-            lambda how: OnNumbers(
-                Flow(margins=how == "normal scores", max_time=max_time).fit(
-                    cells.train.numbers, cells.valid.numbers
-                )
-            ),
-        )
-
-
-def numbers_alone(frame: pd.DataFrame) -> Cells:
-    n, n_columns = frame.shape
-    return Cells(frame.to_numpy(), np.empty((n, 0), np.intp), np.zeros(n_columns), ())
-
-
-class OnNumbers(NamedTuple):
-    """A flow, asked for rows that have no categories."""
-
-    flow: Flow
-
-    def log_prob(self, rows: Cells) -> np.ndarray:
-        return self.flow.log_prob(rows.numbers)
 
 
 def ours(kind: str, frames: Parts, columns: Any, options: argparse.Namespace) -> Result:

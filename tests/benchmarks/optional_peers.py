@@ -1,87 +1,15 @@
-"""Reference density models that need an optional package: zuko's spline flow, UnmaskingTrees.
+"""A reference density model that needs an optional package: UnmaskingTrees.
 
-They take and score rows as the models of :mod:`tests.benchmarks.peers` do, by densities only.
+It takes and scores rows as the models of :mod:`tests.benchmarks.peers` do, by densities only.
 """
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from scipy.special import logsumexp, ndtri
+from scipy.special import logsumexp
 
-from tests.benchmarks.peers import Cells, Histogram
-
-
-class Flow:
-    """A neural spline flow of the package zuko, stopped early on validation rows.
-
-    Its inputs are the standardised numbers or, with ``margins``, each number's normal score under its histogram, so
-    that the flow starts from independent columns and has to learn their dependence only.
-    """
-
-    def __init__(
-        self, *, margins: bool = False, max_time: float = 100.0, patience: int = 20, seed: int = 0
-    ) -> None:
-        self.margins, self.max_time, self.patience, self.seed = margins, max_time, patience, seed
-
-    def fit(self, train: NDArray, valid: NDArray) -> Flow:
-        import zuko
-
-        deviation = train.std(0)
-        self.location, self.scale = train.mean(0), np.where(deviation > 0, deviation, 1.0)
-        self.histograms = [Histogram(column, 0.0, 256) for column in train.T]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            self.flow = zuko.flows.NSF(
-                train.shape[1], transforms=3, bins=8, hidden_features=(128, 128)
-            )
-            self._descend(self._inputs(train)[0], self._inputs(valid)[0])
-        return self
-
-    def _descend(self, x: torch.Tensor, x_valid: torch.Tensor) -> None:
-        start, best, since = time.perf_counter(), np.inf, 0
-        optimiser = torch.optim.Adam(self.flow.parameters(), lr=2e-3)
-        slower = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, patience=self.patience // 4)
-        kept = {name: value.clone() for name, value in self.flow.state_dict().items()}
-        while since < self.patience and time.perf_counter() - start < self.max_time:
-            for index in torch.randperm(len(x)).split(512)[:50]:
-                loss = -self.flow().log_prob(x[index]).mean()
-                optimiser.zero_grad()
-                loss.backward()
-                torch.nn.utils.clip_grad_norm_(self.flow.parameters(), 1.0)
-                optimiser.step()
-            with torch.no_grad():
-                nats = -float(self.flow().log_prob(x_valid[:5000]).mean())
-            slower.step(nats)
-            since += 1
-            if nats < best:
-                best, since = nats, 0
-                kept = {name: value.clone() for name, value in self.flow.state_dict().items()}
-        self.flow.load_state_dict(kept)
-
-    def log_prob(self, z: NDArray) -> NDArray[np.float64]:
-        """Log-density in original units, shape (N,), nats."""
-        x, log_jacobian = self._inputs(z)
-        with torch.no_grad():
-            parts = [self.flow().log_prob(part) for part in x.split(4096)]
-        return torch.cat(parts).double().numpy() + log_jacobian
-
-    def _inputs(self, z: NDArray) -> tuple[torch.Tensor, NDArray[np.float64]]:
-        """What the flow sees, and the log-determinant of the way there, (N,)."""
-        if self.margins:
-            pairs = zip(self.histograms, z.T, strict=True)
-            x = np.stack([ndtri(one.cumulative(column)) for one, column in pairs], axis=1)
-            x = x.clip(-8, 8)
-            log_jacobian = (0.5 * x**2 + 0.5 * np.log(2 * np.pi)).sum(1)
-            for one, column in zip(self.histograms, z.T, strict=True):
-                log_jacobian += one.log_prob(column)
-        else:
-            x = (z - self.location) / self.scale
-            log_jacobian = np.full(len(z), -np.log(self.scale).sum())
-        return torch.as_tensor(x, dtype=torch.float32), log_jacobian
+from tests.benchmarks.peers import Cells
 
 
 class Trees:
