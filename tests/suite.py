@@ -19,13 +19,13 @@ from discrete_itd.training.loop import TrainingPlan
 # the tensors here are tiny: a second thread would only be waited for, long where cores are busy
 torch.set_num_threads(1)
 # so are the tables: the mixtures among the candidates of a fit are smaller than a user's
-networks.QUICK_MIXTURE = auto.QUICK_MIXTURE = Mixture(256, n_points=256, max_steps=60)
+networks.QUICK_MIXTURE = auto.QUICK_MIXTURE = Mixture(128, n_points=128, max_steps=40)
 exact.EXACT["mixture"] = auto.NAMES["mixture"] = networks.QUICK_MIXTURE
-auto.LARGE_MIXTURE = Mixture(512, n_points=256, max_steps=60)
+auto.LARGE_MIXTURE = Mixture(256, n_points=128, max_steps=40)
 # and validations, draws, rounds and small trees are fewer
 SMALL = {
-    (estimators, "TrainingPlan"): partial(TrainingPlan, n_validations=4),
-    (loop, "EVALUATED_DRAWS"): 64,
+    (estimators, "TrainingPlan"): partial(TrainingPlan, n_validations=3),
+    (loop, "EVALUATED_DRAWS"): 32,
     (objectives, "PILOT_NUMBERS"): 1,
     (objectives, "N_CELLS"): 16,
     (marginal, "EM_ROUNDS"): 12,
@@ -41,7 +41,7 @@ EXAMPLES = {
     "deadline": None,
     "suppress_health_check": [HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 }
-settings.register_profile("few", max_examples=12, **EXAMPLES)
+settings.register_profile("few", max_examples=8, **EXAMPLES)
 settings.register_profile("many", max_examples=100, **EXAMPLES)  # with --slow
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}

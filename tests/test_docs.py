@@ -68,10 +68,7 @@ def test_every_guarantee_has_a_test_that_exists():
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", GUIDE["guarantees"].read_text())
     assert len(named) > 25
     for path, name in named:
-        tree = ast.parse((ROOT / path).read_text())
-        assert name in {f.name for f in tree.body if isinstance(f, ast.FunctionDef)}, (
-            f"{path}::{name}"
-        )
+        assert f"\ndef {name}(" in (ROOT / path).read_text(), f"{path}::{name}"
 
 
 def test_every_command_of_the_guide_exists():

@@ -35,9 +35,7 @@ from laws import (
 )
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.channel import IsotropicSchedule
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.noise import RowNoise
 from discrete_itd.denoisers import (
     BayesNetDenoiser,
     MarginalDenoiser,
@@ -45,7 +43,6 @@ from discrete_itd.denoisers import (
     bayes_net,
 )
 from discrete_itd.denoisers.bayes_net import elimination
-from discrete_itd.likelihood.path import path_log_weights
 from discrete_itd.storage import files
 from discrete_itd.storage.values import flatten
 
@@ -118,51 +115,6 @@ def test_memory_is_bounded_and_changes_nothing(device, dtype, monkeypatch, kind)
     torch.testing.assert_close(after, before, atol=rounding(dtype), rtol=0)
     assert len(seen) > 2
     assert max(seen) == 2
-
-
-# -- both estimators find it -----------------------------------------------------------------------
-
-
-def exclusive_or(device):
-    """Every column agrees with an exclusive or of two others: nothing that pairs could tell."""
-    book = Codebook([simplex(2)] * 3).to(device)
-    table = torch.tensor([[[0.95, 0.05], [0.05, 0.95]], [[0.05, 0.95], [0.95, 0.05]]])
-    return BayesNetDenoiser(book, [(), (), (0, 1)], [torch.ones(2), torch.ones(2), table])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("kind", "least", "most"),
-    [
-        (None, 0.3, 0.15),
-        ("trees", 0.09, 0.25),
-        ("tree", 0.09, 0.25),
-        ("mixture", 0.09, 0.25),
-    ],
-)
-def test_isotropic_path_comes_down_to_the_entropy(device, kind, least, most):
-    if kind is None:
-        denoiser, n_paths, low = exclusive_or(device), 400, 0.5
-    else:
-        denoiser, n_paths, low = make_denoiser(kind, make_book("mixed", device), 11), 200, 0.2
-    book = denoiser.codebook
-    every = all_rows(book)
-    log_p = denoiser.log_prob(every).double()
-    rows = every.repeat_interleave(n_paths, 0)
-    path = torch.arange(n_paths, device=device).repeat(len(every))
-    high = 60 * float(book.known_snr.max()) / 2000
-    grid = torch.linspace(math.log(low), math.log(high), 64).exp().tolist()
-    excess, spread = [], []
-    for n_steps in (1, 8, 64):
-        levels = IsotropicSchedule(tuple(grid[64 // n_steps - 1 :: 64 // n_steps]))
-        log_w = path_log_weights(denoiser, rows, levels, RowNoise(rows, path, n_steps)).sum(1)
-        log_w = log_w.unflatten(0, (-1, n_paths))
-        excess.append((log_p.exp() * (log_p - log_w.mean(1))).sum().item())
-        spread.append((log_p.exp().square() * log_w.var(1) / n_paths).sum().sqrt().item())
-    assert all(e > -3 * s for e, s in zip(excess, spread, strict=True))
-    assert excess[0] > excess[1] - 3 * spread[1] > excess[2] - 6 * max(spread)
-    assert excess[0] > least + 3 * spread[0]  # one step: almost the independent columns
-    assert excess[2] < most * excess[0] + 3 * spread[2]
 
 
 # -- far from what it expects ----------------------------------------------------------------------
@@ -585,17 +537,6 @@ def test_columns_that_never_meet_are_not_joined(device):
     assert not skeleton(fitted.parents)
 
 
-def test_few_rows_are_not_believed_more_than_many(device):
-    rng = np.random.default_rng(0)
-    joined = 0
-    for _ in range(20):
-        x = rng.integers(2, size=(2000, 2)).astype(float)
-        x[12:, 1] = np.nan  # twelve rows that have both
-        x = torch.tensor(x, device=device)
-        joined += len(skeleton(fit(Codebook([simplex(2)] * 2).to(device), x).parents))
-    assert joined <= 1
-
-
 def test_the_search_looks_at_the_first_rows(device, monkeypatch):
     monkeypatch.setattr(bayes_net, "SEARCH_ROWS", 500)
     rng = np.random.default_rng(0)
@@ -650,30 +591,6 @@ def test_tables_are_smoothed_by_shorter_ones(graph, n, seed):
         got = bayes_net.smoothed_table(counts, alone)
         expected = naive_table(x, sizes, alone, above, j)
         np.testing.assert_allclose(got, expected, rtol=1e-10)
-
-
-def test_parents_come_by_worth():
-    """What tells most comes first: smoothing lets go of the last."""
-    rng = np.random.default_rng(0)
-    a, b = rng.integers(2, size=(2, 5000))
-    c = np.where(rng.random(5000) < 0.6, a, np.where(rng.random(5000) < 0.7, b, 1 - b))
-    s = search(np.stack([b, a, c], 1), [2, 2, 2])
-    s.parents = [(), (), (0, 1)]
-    assert s._by_worth(2) == (1, 0)
-
-
-def test_tables_of_a_fit_are_smoothed_by_shorter_ones(device, dtype):
-    rng = np.random.default_rng(0)
-    truth = sharp_net(GRAPHS["diamond"], rng, device)
-    book, sizes = truth.codebook, truth.codebook.levels.cardinalities
-    x = draw_rows(truth, 300, rng)
-    fitted = fit(book, x)
-    marginals = MarginalDenoiser.fit(book, x)
-    for j, above in enumerate(fitted.parents):
-        mine = marginals.log_probs.exp()[book.levels.level_column == j].double().cpu().numpy()
-        expected = naive_table(x.cpu().numpy(), sizes, mine, above, j)
-        got = fitted.log_tables[j].exp().double().cpu().numpy()
-        np.testing.assert_allclose(got, expected, atol=rounding(dtype))
 
 
 def test_held_out_rows_choose_edges(device, monkeypatch):

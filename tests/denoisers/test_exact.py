@@ -153,10 +153,10 @@ def test_integral_is_log_p_of_numbers_and_with_gaps(device, name, kind):
         rows,
         Quadrature(torch.tensor([math.log(1e-3), math.log(3e3)]), torch.ones(1)).to(device),
         baseline=baseline,
-        n_points=1 << 10,
+        n_points=1 << 9,
         generator=seeded_generator(0, device),
         batch_size=1 << 15,
     )
     error = (got.log_prob - denoiser.log_prob(rows)).abs()
     assert (error < 4.5 * got.stderr + 1e-3).all(), (error / got.stderr).max()
-    assert got.stderr.max() < 0.7
+    assert got.stderr.max() < 1

@@ -37,7 +37,7 @@ pytestmark = pytest.mark.single_precision
 
 QUICK = {
     "denoiser": Network(width=16, depth=1, base="independent"),
-    "max_steps": 40,
+    "max_steps": 20,
     "n_evaluations": 16,
     "random_state": 0,
 }
@@ -213,18 +213,6 @@ def test_entropy_and_interval_against_a_grid(model, name):
         assert mass[grid >= median].sum() / mass.sum() > 0.49
         assert mass[grid < low].sum() / mass.sum() < 0.11
         assert mass[grid > high].sum() / mass.sum() < 0.11
-
-
-def test_the_likeliest_values_are_those_of_predict_proba(model):
-    rows = TABLE[:20]
-    told = expected(model, rows, ["word", "flag"])
-    for name in ("word", "flag"):
-        proba = model.predict_proba(rows, name)
-        for label, lines in told[told["column"] == name].groupby("row"):
-            own = proba.loc[label].sort_values(ascending=False)[:3]
-            assert lines["expected"].tolist() == own.index.tolist()
-            np.testing.assert_allclose(lines["expected_probability"], own, atol=1e-4)
-            assert lines["rank"].tolist() == list(range(1, len(own) + 1))
 
 
 # -- the odd and the missing ----------------------------------------------------------------------
@@ -624,7 +612,7 @@ def causal(n_networks=1, missing="marginalise"):
     recipe = Causal(width=16, depth=1, base="tree")
     denoiser = recipe if n_networks == 1 else [recipe] * n_networks
     with float64():
-        model = DiffusionDensity(denoiser=denoiser, max_steps=40, missing=missing, random_state=0)
+        model = DiffusionDensity(denoiser=denoiser, max_steps=15, missing=missing, random_state=0)
         return model.fit(WITH_GAPS)
 
 

@@ -104,7 +104,7 @@ def test_properties_columns_add_up_to_the_score_to_the_last_bit(detector):
 
 
 def test_properties_nats_are_those_of_a_loop_over_rows_and_columns(detector):
-    X = table(12, 3)
+    X = table(8, 3)
     X.loc[0, "number"] = 50.0
     X["count"] = X["count"].clip(upper=5)  # none is new
     nats, scorer = detector.explain(X), detector._scorer

@@ -28,11 +28,11 @@ def absent(frame, **options):
 def test_gaps_at_random_are_summed_out():
     """In nearly all draws; by chance, a column in forty would not be."""
     found = []
-    for seed in range(20):
+    for seed in range(10):
         rng = np.random.default_rng(seed)
         frame = table(800, rng)
         found += absent(frame.mask(rng.random(frame.shape) < 0.2))
-    assert len(found) <= 3
+    assert len(found) <= 2
 
 
 @pytest.mark.parametrize("by", ["a cell", "another gap", "a number"])
@@ -100,7 +100,7 @@ def test_properties_numbers_with_atoms_integrate_to_one(denoiser):
     how = {"column_types": columns, "handle_unknown": "error", "random_state": 0}
     model = DiffusionDensity(denoiser=denoiser, **how).fit(frame)
     assert model.encoder_.owner.tolist() == [0, 1, 2, 1, 2]
-    edges = np.exp(np.linspace(-4, 7, 2201))
+    edges = np.exp(np.linspace(-4, 7, 1101))
     price = [*(edges[1:] / 2 + edges[:-1] / 2), np.nan]
     width = [*np.diff(edges), 1.0]
     kinds, rooms = ["own", "rent", "let"], [1, 2, 3, 4, np.nan]

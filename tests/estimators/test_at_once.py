@@ -14,8 +14,6 @@ from tests.examples import levels
 
 pytestmark = pytest.mark.single_precision
 
-N_ROUNDS = 2
-
 
 def table(n, seed=0):
     rows = levels(n, seed)[["word", "whole", "size"]]
@@ -82,18 +80,15 @@ def test_threads_that_ask_one_model_get_the_answers_of_one(saved):
     """From the first question on, when whatever a model keeps is still to be made."""
     cls, path = saved
     alone = answers(cls, path)
-    for start in range(N_ROUNDS):
-        model, ready = cls.load(path), threading.Barrier(2)
-        asked = questions(model)
+    model, ready = cls.load(path), threading.Barrier(2)
+    asked = questions(model)
 
-        def work(turn, asked=asked, ready=ready):
-            ready.wait(20)
-            order = np.roll(np.arange(len(asked)), -turn)
-            return {i: asked[i]() for i in order.tolist()}
+    def work(start):
+        ready.wait(20)
+        return {i: asked[i]() for i in np.roll(np.arange(len(asked)), -start).tolist()}
 
-        with ThreadPoolExecutor(2) as pool:
-            both = list(pool.map(work, [0, start]))
-        for got in both:
+    with ThreadPoolExecutor(2) as pool:
+        for got in pool.map(work, [0, 1]):
             for i, expected in enumerate(alone):
                 np.testing.assert_array_equal(got[i], expected)
 

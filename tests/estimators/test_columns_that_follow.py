@@ -35,7 +35,7 @@ def fitted(which, unit=1.0):
     table = orders(600, 0)
     for name in ("total", "price", "tax"):
         table[name] = np.round(table[name] * unit, 2)
-    model = DiffusionDensity(denoiser=KINDS[which], max_steps=60, random_state=0).fit(table)
+    model = DiffusionDensity(denoiser=KINDS[which], max_steps=15, random_state=0).fit(table)
     assert {r.child for r in model.encoder_.relations} == {1, 4}
     return model
 
@@ -50,7 +50,7 @@ def test_levels_add_up_to_one(which):
     rng = np.random.default_rng(1)
     a, b = rng.integers(0, 4, (2, 400))
     table = pd.DataFrame({"a": a, "b": b, "c": np.where(rng.random(400) < 0.05, 6 - a, a + b)})
-    model = DiffusionDensity(denoiser=KINDS[which], max_steps=60, random_state=0).fit(table)
+    model = DiffusionDensity(denoiser=KINDS[which], max_steps=15, random_state=0).fit(table)
     schema, fit = model.encoder_.schema, model.model_
     assert all(column.has_levels for column in schema)
     sizes = [range(c.points.n_points) for c in schema]

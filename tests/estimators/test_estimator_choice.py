@@ -38,7 +38,7 @@ SMALL = {
     "network": NETWORK,
 }
 TABLES = {"mixed": mixed_table(300), "categories": gappy(300)}
-N_POINTS = 256  # noise levels of a row
+N_POINTS = 128  # noise levels of a row
 
 
 def promises():
@@ -179,7 +179,7 @@ def test_missingness_indicators_come_first():
 )
 def test_the_area_under_a_curve_of_the_scorer_is_minus_the_score(name, table):
     """Of categories; with numbers, the area between the curves is the gain over independent columns."""
-    model, rows = fitted(name, table), TABLES[table][:120]
+    model, rows = fitted(name, table), TABLES[table][:60]
     curve = model.mse_curve(rows, n_points=97)
     assert curve.attrs["scores_rows"] == (PROMISES[name][1] == "its own")
     scorer, other = (type(d).__name__ for d in (model.denoiser_, model.model_.companion))

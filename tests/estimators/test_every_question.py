@@ -288,7 +288,7 @@ def test_every_question_of_any_table(tmp_path, n):
     ask()
 
 
-@pytest.mark.parametrize("n", [3, pytest.param(N_SLOW, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [2, pytest.param(N_SLOW, marks=pytest.mark.slow)])
 def test_a_network_learns_any_table(tmp_path, n):
     @settings(max_examples=n, derandomize=True)
     @given(

@@ -145,7 +145,10 @@ LIBRARIES = {
 }
 
 
-@pytest.mark.parametrize("name", LIBRARIES)
+@pytest.mark.parametrize(
+    "name",  # the import of Dask takes seconds
+    [pytest.param(n, marks=[pytest.mark.slow] * n.startswith("dask")) for n in LIBRARIES],
+)
 def test_a_table_of_any_library_is_that_of_pandas(detector, name):
     module = pytest.importorskip(name.split()[0])
     whole, few, none = (LIBRARIES[name](module, frame) for frame in (TABLE, TABLE[:9], TABLE[:0]))

@@ -246,7 +246,7 @@ def all_is_answered(seed, folder, n_methods=None):
                     asked(f"{name}.{method}", list(frame), call)
 
 
-@pytest.mark.parametrize("seed", [0, 1, 3, 4, 13, 26])
+@pytest.mark.parametrize("seed", [0, 3, 13, 26])
 def test_a_few_hostile_tables(seed, tmp_path):
     """Arrow's lists, structs and nothings, decimals that are no numbers, names that are no text."""
     all_is_answered(seed, tmp_path, n_methods=5)

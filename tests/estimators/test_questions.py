@@ -22,7 +22,7 @@ pytestmark = pytest.mark.single_precision
 
 QUICK = {
     "denoiser": Network(width=16, depth=1, base="independent"),
-    "max_steps": 60,
+    "max_steps": 25,
     "n_evaluations": 16,
     "random_state": 0,
 }
@@ -35,7 +35,7 @@ FEW = TABLE[:200]
 @pytest.fixture(scope="module")
 def model():
     """On a path that takes the columns in a fixed order: word, level, flag, size."""
-    longer = {**QUICK, "max_steps": 60, "schedule": CoordinateSchedule(4, (0, 2, 3, 1))}
+    longer = {**QUICK, "schedule": CoordinateSchedule(4, (0, 2, 3, 1))}
     with float64():
         return DiffusionDensity(**longer).fit(TABLE)
 
@@ -333,41 +333,6 @@ def test_imputed_tables_keep_what_is_there(model):
         model.impute(TABLE, method="best")
 
 
-@pytest.mark.slow
-def test_medians_and_means_of_a_known_distribution():
-    """Of numbers that are skewed, whole, ordered levels, often zero, or dates; and those of draws."""
-    random, n = np.random.default_rng(0), 3000
-    group = random.integers(2, size=n)
-    frame = pd.DataFrame({"group": np.array(["a", "b"])[group]})
-    frame["price"] = random.lognormal(group, 0.6)
-    frame["age"] = random.poisson(30 + 20 * group).astype(float)
-    frame["count"] = random.poisson(0.3 + 2 * group)
-    frame["paid"] = np.where(random.random(n) < 0.7, 0.0, random.lognormal(group, 0.5))
-    frame["day"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(random.geometric(0.02, n), "D")
-    model = DiffusionDensity(denoiser="mixture", random_state=0).fit(frame)
-    assert model.encoder_.schema[3].kind == "ordinal"
-    gaps = pd.DataFrame({"group": ["a", "b"]}).reindex(columns=frame.columns)
-    found = {m: model.impute(gaps, method=m) for m in ("median", "mean")}
-    assert found["median"]["paid"].tolist() == [0.0, 0.0]
-    for g in (0, 1):
-        own = frame[group == g]
-        for name in ("price", "age", "paid"):
-            near = 0.15 * own[name].std()
-            assert found["median"][name][g] == pytest.approx(own[name].median(), abs=near)
-            assert found["mean"][name][g] == pytest.approx(own[name].mean(), abs=near)
-        assert found["mean"]["price"][g] > found["median"]["price"][g] * 1.1
-        assert found["median"]["count"][g] == own["count"].median()
-        assert found["mean"]["count"][g] == round(own["count"].mean())
-        assert found["median"]["day"][g] < found["mean"]["day"][g] - pd.Timedelta(days=5)
-    draws = model.impute(gaps[:1].loc[[0] * 4000], method="sample", random_state=0)
-    for name in ("price", "paid"):
-        # a mean has the far tail of the class for outliers, which few draws have
-        error = 0.15 * draws[name].std()
-        assert found["mean"][name][0] == pytest.approx(draws[name].mean(), abs=error)
-        below = (draws[name] <= found["median"][name][0]).mean()
-        assert (draws[name] < found["median"][name][0]).mean() - 0.03 < 0.5 < below + 0.03
-
-
 def test_cells_are_filled_by_name():
     rng = np.random.default_rng(0)
     table = pd.DataFrame({0: rng.choice(list("xyz"), 90), 1: rng.choice(list("uv"), 90)})
@@ -404,14 +369,6 @@ def test_imputation_knows_the_rest_of_the_row(knowing):
     draws = [knowing.impute(gaps, method="sample", random_state=seed) for seed in range(20)]
     share = np.mean([d["word"] == truth["word"] for d in draws])
     assert 0.7 < share < right + 0.05
-
-
-def test_imputed_draws_follow_the_conditional(small_model):
-    rows = pd.DataFrame({"a": ["y"] * 6000, "b": [None] * 6000, "c": [True] * 6000})
-    drawn = small_model.impute(rows, method="sample", random_state=0)
-    expected = small_model.predict_proba(rows[:1], "b").iloc[0]
-    share = drawn["b"].astype(int).value_counts(normalize=True).sort_index()
-    assert abs(share.to_numpy() - expected.to_numpy()).max() < 4 * 0.5 / math.sqrt(6000)
 
 
 def test_samples_given_a_row(model, knowing, small_model):

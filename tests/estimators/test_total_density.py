@@ -70,12 +70,12 @@ def points_of(denoiser, z):
         d.splits.threshold[d.splits.column == 0].numpy() for d in members if hasattr(d, "splits")
     ]
     ends = np.concatenate([z, *ends]).astype(np.float32)
-    grid = [np.linspace(z.min() - far, z.max() + far, 400) for far in (0.1, 14.0)]
+    grid = [np.linspace(z.min() - far, z.max() + far, 200) for far in (0.1, 14.0)]
     return np.unique(np.concatenate([ends, np.nextafter(ends, np.float32(np.inf)), *grid]))
 
 
 FARTHEST = 14.0  # of encoded numbers that count
-MOST = 5_000  # numbers of a lattice on each side of the median that are added up one by one
+MOST = 1_500  # numbers of a lattice on each side of the median that are added up one by one
 
 
 def total(log_prob, codec, points):

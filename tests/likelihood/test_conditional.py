@@ -509,7 +509,7 @@ def causal_with_gaps(missing):
     )
     frame.loc[::9, "a"] = None
     model = DiffusionDensity(
-        denoiser=Causal(width=8), missing=missing, max_steps=40, random_state=0
+        denoiser=Causal(width=8), missing=missing, max_steps=15, random_state=0
     )
     model.fit(frame)
     return model, frame

@@ -104,13 +104,13 @@ def test_integral_of_the_oracle_is_log_p(device, name, baseline):
         rows,
         make_quadrature(book, device),
         baseline=random_marginals(book, rng) if baseline else None,
-        n_points=1 << 14,
+        n_points=1 << 13,
         batch_size=1 << 16,
     )
     assert got.log_prob.dtype == got.stderr.dtype == torch.float64
     error = (got.log_prob - oracle.log_prob(rows)).abs()
     assert (error < 4 * got.stderr + 2e-4).all(), (error / got.stderr).max()
-    assert got.stderr.max() < 0.09
+    assert got.stderr.max() < 0.13
     assert total_mass(got)[0] == pytest.approx(1, abs=4 * total_mass(got)[1])
 
 
@@ -479,7 +479,7 @@ def test_conditionals_of_the_oracle_are_ratios_of_sums(device, dtype, given_colu
         oracle,
         rows,
         IsotropicSchedule(levels),
-        n_paths=120 * TIMES,
+        n_paths=60 * TIMES,
         given=given,
         batch_size=1 << 15,
     )
@@ -596,7 +596,7 @@ def test_stderr_of_the_error_curve_is_its_spread_where_rows_are_equal(device, ba
                 oracle, row.repeat(24, 1), snr, generator=seeded_generator(seed, device),
                 batch_size=batch_size,
             )
-            for seed in range(30 * TIMES)
+            for seed in range(20 * TIMES)
         ]  # fmt: skip
         stated.append(torch.stack([stderr for _, stderr in runs]).square().mean(0))
         spread.append(torch.stack([mse for mse, _ in runs]).var(0))

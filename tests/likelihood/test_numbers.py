@@ -23,7 +23,7 @@ from laws import (
     squared,
 )
 
-from discrete_itd.channel import IsotropicSchedule, Quadrature
+from discrete_itd.channel import Quadrature
 from discrete_itd.channel.noise import RowNoise
 from discrete_itd.likelihood import (
     integral_log_prob,
@@ -32,7 +32,6 @@ from discrete_itd.likelihood import (
 from discrete_itd.likelihood.path import path_log_weights
 
 WIDER = sorted(WIDER_BOOKS)
-MIXTURES = ("one real", "only reals", "reals and levels")
 
 
 def single_paths(denoiser, rows, schedule, seed, batch=8192):
@@ -59,7 +58,7 @@ def test_mass_and_density_add_up_to_one(device, name, kind, schedule):
     """Σ ∫ P = E_b[W/b] = 1 over rows x of any law b that covers P, and one path of each."""
     book = make_book(name, device)
     proposal = broad_marginals(book)
-    rows = draws(proposal, 16000, seeded_generator(0, device))
+    rows = draws(proposal, 8000, seeded_generator(0, device))
     plan = make_schedule(schedule, book.n_columns, kind)
     denoiser = random_network(book, 2, strength=0.2) if kind == "network" else Stranger(book, 2)
     log_w = single_paths(denoiser, rows, plan, seed=1)
@@ -88,29 +87,6 @@ def test_absurd_values_have_a_finite_score(device, name, schedule):
 
 
 # -- the oracle ------------------------------------------------------------------------------------
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", MIXTURES)
-def test_isotropic_path_of_the_oracle_comes_down_to_the_entropy(device, name):
-    """From the pessimistic side: every refinement of the steps lowers E[-log W]; the limit is -log p."""
-    book = make_book(name, device)
-    rng = np.random.default_rng(0)
-    oracle = random_mixture(book, rng)
-    rows = mixture_draws(oracle, 3000, rng)
-    truth = oracle.log_prob(rows).double()
-    grid = torch.linspace(math.log(0.05), math.log(1000.0), 64).exp().tolist()
-    excess, error = {}, {}
-    for n_steps in (1, 4, 16, 64):
-        levels = IsotropicSchedule(tuple(grid[64 // n_steps - 1 :: 64 // n_steps]))
-        difference = truth - single_paths(oracle, rows, levels, seed=n_steps)
-        excess[n_steps], error[n_steps] = mean_and_stderr(difference)
-    margin = 3 * max(error.values())
-    assert excess[1] > excess[4] - margin > excess[16] - 2 * margin > excess[64] - 3 * margin
-    assert all(excess[n] > -3 * error[n] for n in excess)
-    assert excess[1] > 0.01 + margin  # one step: almost the independent columns
-    assert excess[64] < 0.15 * excess[1] + 3 * error[64]
-    assert margin < 0.08
 
 
 def wide_quadrature(device):

@@ -80,7 +80,7 @@ def test_samples_follow_the_scored_mass(device, kind, schedule):
     book = make_book("mixed", device)
     denoiser = make_denoiser(kind, book, 6)
     plan, rows = make_schedule(schedule, 3, kind), all_rows(book)
-    p, error = scored(denoiser, rows, plan, 800)
+    p, error = scored(denoiser, rows, plan, 400)
     codes = drawn_by(denoiser, blank(book, 12000), plan, 1, batch_size=5000)
     assert codes.dtype == torch.float64
     counts = counts_of(book, codes)

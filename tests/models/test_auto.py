@@ -42,7 +42,7 @@ QUICK = {"max_steps": 30, "random_state": 0}
 @pytest.mark.parametrize("table", [chain, mixed])
 def test_auto_takes_the_cheapest_of_those_as_good_as_the_best(table):
     how = plan()
-    fitted = fit_recipe(Auto(), training_rows(table(400)), how)
+    fitted = fit_recipe(Auto(), training_rows(table(200)), how)
     lines = fitted.candidates
     assert lines["chosen"].sum() == 1
     assert lines["behind"].min() == pytest.approx(0.0, abs=1e-12)
@@ -50,7 +50,7 @@ def test_auto_takes_the_cheapest_of_those_as_good_as_the_best(table):
     chosen = lines[lines["chosen"]].iloc[0]
     assert chosen["behind"] <= chosen["stderr"]
     assert chosen["work"] == near["work"].min()
-    nats = training_rows(table(400)).held_out_nats(fitted.denoiser)
+    nats = training_rows(table(200)).held_out_nats(fitted.denoiser)
     assert nats == pytest.approx(chosen["nats"], rel=1e-5)
     assert (fitted.companion is None) == fitted.denoiser.exact
 
@@ -72,7 +72,7 @@ def test_the_networks_of_the_best_are_of_all_kinds_in_turn(monkeypatch):
 
 def test_what_is_cheap_is_fitted_before_what_is_not():
     how = plan()
-    fitted = fit_recipe(Auto(), training_rows(mixed(200)), how)
+    fitted = fit_recipe(Auto(), training_rows(mixed(120)), how)
     labels = [label for label in fitted.candidates["candidate"] if " + " not in label]
     assert labels == ["independent", "tree", "bayes net", "forest", "mixture", "causal"]
 

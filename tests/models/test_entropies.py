@@ -42,9 +42,9 @@ def fitted(name):
 
 @cache
 def network(kind, **options):
-    recipe = {"network": Network, "causal": Causal}[kind](width=64, depth=1)
+    recipe = {"network": Network, "causal": Causal}[kind](width=32, depth=1)
     return DiffusionDensity(
-        denoiser=recipe, max_steps=400, n_evaluations=64, random_state=0, **options
+        denoiser=recipe, max_steps=120, n_evaluations=64, random_state=0, **options
     ).fit(categories(1500))
 
 

@@ -27,7 +27,7 @@ from discrete_itd.recipes import (
     Tree,
 )
 
-TABLE = mixed(90)
+TABLE = mixed(60)
 SMALL = Mixture(32, n_points=32, max_steps=3)
 OF_AUTO = {
     Tree: ("tree", BayesNetDenoiser),

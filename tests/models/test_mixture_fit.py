@@ -596,26 +596,6 @@ def test_property_latent_points_are_fresh_in_every_step(device, monkeypatch):
         assert all((one - other).abs().max() > 1e-3 for other in shifts[:i])
 
 
-@pytest.mark.slow
-def test_numbers_that_follow_from_others_do_so_in_a_fit(device):
-    """A product of two numbers and a category, with gaps: far closer than with numbers independent given the class."""
-    book, rng = Codebook([real(), simplex(2), real(), real()]).to(device), np.random.default_rng(0)
-    a, b, k = rng.normal(0, 0.5, 900), rng.normal(0, 0.5, 900), rng.integers(2, size=900)
-    rows = np.stack([a, k, b, 0.6 * a + 0.5 * (2 * k - 1) * b + rng.normal(0, 0.005, 900)], 1)
-    rows[rng.random(rows.shape) < 0.05] = math.nan
-    x, x_valid = (torch.tensor(part, device=device) for part in (rows[:600], rows[600:]))
-    marginals, recipe = MarginalDenoiser.fit(book, x), replace(QUICK, max_steps=150)
-    nats = []
-    for most in (0, 32):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(fits, "MOST_DEPENDENT", most)
-            generator = seeded_generator(0, device)
-            fit, _ = fit_mixture(marginals, x, x_valid, generator, recipe=recipe)
-        nats.append(held_out_nats(fit, x_valid))
-        assert (fit.dense is not None) == bool(most)
-    assert nats[1] < nats[0] - 1.0
-
-
 def test_gaps_are_filled_whatever_the_categories(device, dtype):
     """By the numbers alone: a category that is hardly ever seen stays possible, however many rounds there are."""
     book, rng = Codebook([simplex(3), real(), real()]).to(device), np.random.default_rng(0)

@@ -107,7 +107,7 @@ def test_the_order_with_the_best_regressions_is_taken_if_it_is_clearly_better(se
 @pytest.mark.usefixtures("compared")
 def test_networks_of_a_fit_compare_once(monkeypatch):
     (seen, compared), recipe = watched(monkeypatch), RowMixture((SMALL, SMALL))
-    fits = [fit_recipe(recipe, training_rows(mixed(200)), plan(6)).denoiser for _ in range(2)]
+    fits = [fit_recipe(recipe, training_rows(mixed(120)), plan(6)).denoiser for _ in range(2)]
     assert [n for _, n in seen] == [6] * 4
     assert len(compared) == 2
     x = training_rows(mixed(200)).x_valid

@@ -99,7 +99,7 @@ def test_masked_losses_of_the_mixture_oracle_average_to_the_entropy(device, name
     book = make_book(name, device)
     rng = np.random.default_rng(0)
     oracle = random_mixture(book, rng)
-    rows = mixture_draws(oracle, 20000, rng)
+    rows = mixture_draws(oracle, 8000, rng)
     rows[torch.tensor(rng.random(rows.shape) < missing, device=device)] = math.nan
     truth = -oracle.log_prob(rows).double()
     pilot = pilot_quadrature(oracle, rows[:1000], seeded_generator(0, device))
@@ -118,7 +118,7 @@ def test_leading_columns_come_first(device, pattern, name, leading, missing):
     book = Codebook(make_book(name, "cpu").columns, leading=leading).to(device)
     rng = np.random.default_rng(0)
     oracle = random_mixture(book, rng)
-    rows = mixture_draws(oracle, 20000, rng)
+    rows = mixture_draws(oracle, 8000, rng)
     rows[torch.tensor(rng.random(rows.shape) < missing, device=device)] = math.nan
     truth = -oracle.log_prob(rows).double()
     if pattern == "isotropic":
