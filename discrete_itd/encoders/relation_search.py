@@ -323,7 +323,9 @@ class _Search:
         rest, value = rest[some][:MOST_ASKED], value[some][:MOST_ASKED]
         width = self.steps[child] * (1 + ON_LATTICE)
         common = _most_common(np.array([rest - width, rest + width]) / value)
-        return (replace(first, coefficient=common[0][0]), *others) if common else terms
+        # with a factor of zero the others say all there is
+        is_factor = bool(common) and common[0][0] != 0
+        return (replace(first, coefficient=common[0][0]), *others) if is_factor else terms
 
     # -- votes ------------------------------------------------------------------------------------
 
