@@ -136,7 +136,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     Parameters
     ----------
     column_types : mapping from column name to kind or options, or one kind for all columns, optional
-        "nominal", "ordinal", "continuous" or "clock", where it should not follow from the dtype
+        "nominal", "ordinal", "continuous", "clock" or "code", where it should not follow from the dtype
         (:mod:`discrete_itd.encoders`); or a mapping with "kind" and its options, like
         ``{"kind": "ordinal", "categories": ["S", "M", "L"]}``
         (:func:`discrete_itd.encoders.check_column_spec`); ``{"na": "k.A."}`` says which text is a missing cell.

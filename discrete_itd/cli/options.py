@@ -332,11 +332,12 @@ A column of text becomes nominal: categories without an order. Numbers with few 
 categories that keep their order and distances. Other numbers, and dates, become continuous, with a density; but of the
 date by which rows come, the clock, the week is given, and other dates count from it; without one, a column of years
 that never fall is the clock. Numbers that are only names need --column shop=nominal. Identifiers and free text are left
-out of the model, with a note, unless --column gives them a kind.
+out of the model, with a note, unless --column gives them a kind; codes of which other columns tell the first
+characters, like postcodes, are known by these.
 
-Kinds of columns for --column NAME=KIND: nominal, ordinal, continuous or clock; or how text writes numbers and dates:
-decimal-comma, decimal-point, day-first, month-first, also continuous:day-first. What fit is told by --column and by
---csv na= and decimal= is part of the model, and need not be told to other commands.
+Kinds of columns for --column NAME=KIND: nominal, ordinal, continuous, clock or code; or how text writes numbers and
+dates: decimal-comma, decimal-point, day-first, month-first, also continuous:day-first. What fit is told by --column and
+by --csv na= and decimal= is part of the model, and need not be told to other commands.
 
 With --detector the model also raises alarms: a fifth of the rows is held out to calibrate p-values and the threshold.
 TABLE should then contain inliers only; if it contains anomalies, give their share with --contamination. With --given,

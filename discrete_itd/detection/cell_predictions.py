@@ -251,13 +251,12 @@ def _with_missing(expected: Expected, log_present: Tensor | None, n: int) -> Exp
 
 
 def _decode(column: Column, cells: np.ndarray, start: np.ndarray | None = None) -> np.ndarray:
-    """Values as in the table for encoded ``cells`` (B, n); times that count from a clock, from nothing.
+    """Values as in the table for encoded ``cells`` (B, n): of codes prefixes, times from a clock from nothing.
 
     Those of a clock are at the times of day ``start`` (B,), in steps.
     """
     if not column.codec.of_numbers:
-        position = column.codec.decode(cells.astype(float).ravel())
-        return np.array([*column.categories, None], dtype=object)[position].reshape(cells.shape)
+        return column.codec.named(cells.astype(float).ravel()).reshape(cells.shape)
     start = None if start is None else start.repeat(cells.shape[1])
     values = column.decode(cells.astype(float).ravel(), settled=True, start=start)
     return values.astype(object).to_numpy().reshape(cells.shape)

@@ -21,7 +21,9 @@ _warns: ContextVar[bool] = ContextVar("_warns", default=True)  # False within un
 def many_outside(n_outside: np.ndarray, n_rows: int, schema: Sequence[Column]) -> np.ndarray:
     """Whether ``n_outside`` (C,) of ``n_rows`` rows outside a column's range are many: bool, (C,)."""
     n_known = np.array([max(1, column.n_rows - column.n_missing) for column in schema])
-    by_chance = np.array([max(LEFT_OUT, len(column.categories)) for column in schema])
+    by_chance = np.array(
+        [max(LEFT_OUT, min(len(column.categories), column.codec.n_levels)) for column in schema]
+    )
     return n_outside > np.maximum(FEWEST_OUTSIDE - 1, n_rows * (MOST_OUTSIDE + by_chance / n_known))
 
 

@@ -154,7 +154,9 @@ class Scorer:
                 each = [nats + self.weight * (tree_nats - nats) for nats in each]
         absent = x.isnan() if given is None else x.isnan() | given
         each = [nats.masked_fill(absent, torch.nan).cpu().numpy() for nats in each]
-        return [nats[rows.inverse] - rows.log_volume for nats in each]
+        is_scored = np.array([column.codec.volume_is_scored for column in self.schema])
+        volume = np.where(is_scored[rows.encoder.owner], rows.log_volume, 0.0)
+        return [nats[rows.inverse] - volume for nats in each]
 
     def fitted_quantiles(self) -> np.ndarray:
         """The least nats and the q of (12), (M, 2, C'), in rows that each model draws.

@@ -25,7 +25,8 @@ Codes, days and price lists are levels, counts and ages in a small table are con
 floats of these. An object column of numbers, truth values or times is what these are, and text of money, percentages,
 decimal commas or dates is numbers or times where all cells agree (:mod:`discrete_itd.reading`). A missing
 cell is NaN and is never an error. Identifiers and free text are left out of a model
-(:func:`discrete_itd.encoders.inference.left_out_as`).
+(:func:`discrete_itd.encoders.inference.left_out_as`). Codes like postcodes, whose first characters other columns tell,
+have a level for each of these prefixes (:mod:`discrete_itd.encoders.codes`).
 
 Where rows come in time, one column of times is the clock of the table, and others are differences to it
 (:mod:`discrete_itd.encoders.clock`).
@@ -34,6 +35,7 @@ Where rows come in time, one column of times is the clock of the table, and othe
 from discrete_itd.encoders.categories import Categories
 from discrete_itd.encoders.clock import Clock
 from discrete_itd.encoders.codec import Codec
+from discrete_itd.encoders.codes import Codes
 from discrete_itd.encoders.column import Column, number, written
 from discrete_itd.encoders.inference import KINDS, MISSING, UNKNOWN, check_column_spec
 from discrete_itd.encoders.numeric import Continuous
@@ -44,6 +46,6 @@ from discrete_itd.reading.notation import NOTATIONS, Notation
 
 __all__ = [
     "ABSENT", "KINDS", "MISSING", "NOTATIONS", "PRESENT", "UNKNOWN",
-    "Categories", "Clock", "Codec", "Column", "Continuous", "Notation", "Rows", "TableEncoder",
+    "Categories", "Clock", "Codec", "Codes", "Column", "Continuous", "Notation", "Rows", "TableEncoder",
     "as_frame", "check_column_spec", "number", "written",
 ]  # fmt: skip

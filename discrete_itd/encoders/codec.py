@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -54,6 +55,8 @@ class Codec(ABC):
         Least log-share of an unseen value near the others in the probability of unseen values.
     mean_new_nats : float
         The expectation of :meth:`new_nats`.
+    volume_is_scored : bool
+        Whether log-volumes are part of the anomaly score: what no other column tells is not.
 
     Examples
     --------
@@ -79,6 +82,7 @@ class Codec(ABC):
     unseen_count: float = 0.5
     log_share_near: Any = -math.inf
     mean_new_nats: Any = 0.0
+    volume_is_scored: bool = True
 
     @property
     @abstractmethod
@@ -130,6 +134,16 @@ class Codec(ABC):
     def settled(self, values: np.ndarray) -> np.ndarray:
         """The numbers as which decoded ones are recorded."""
         return values
+
+    def named(self, levels: np.ndarray) -> np.ndarray:
+        """What people call levels (n,): a category, objects; None where there is none."""
+        return np.array([*self.categories, None], dtype=object)[self.decode(levels)]
+
+    def cells(
+        self, positions: np.ndarray, rng: np.random.Generator | None
+    ) -> tuple[Sequence[Scalar], np.ndarray]:
+        """Cells, and the place of each of ``positions`` (n,) of categories among them, -1 of none."""
+        return self.categories, positions
 
     def new_nats(self, x: np.ndarray) -> np.ndarray:
         """Nats of encoded numbers being new, in a column whose numbers repeat; else 0."""

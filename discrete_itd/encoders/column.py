@@ -415,7 +415,7 @@ class Column:
         """
         values = self.codec.decode(x, rng)
         if not self.codec.of_numbers:
-            return restore_categories(self.categories, values, self.dtype)
+            return restore_categories(*self.codec.cells(values, rng), self.dtype)
         if settled:
             values = self.codec.settled(values)
         if start is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, cast
@@ -22,6 +22,17 @@ from discrete_itd.encoders.categories import (
 )
 from discrete_itd.encoders.clock import Clock
 from discrete_itd.encoders.codec import Codec
+from discrete_itd.encoders.codes import (
+    DISTINCT,
+    MOST_ROWS,
+    Codes,
+    Cut,
+    best_cut,
+    cuts_of,
+    fit_codes,
+    in_order,
+    prefix_of,
+)
 from discrete_itd.encoders.column import Column, number
 from discrete_itd.encoders.levels_or_numbers import (
     LEAST_GAIN,
@@ -60,10 +71,11 @@ from discrete_itd.reading.numbers import NumberNotation
 from discrete_itd.reading.text import FEW_VALUES, as_text, number_of, quoted
 from discrete_itd.validation import advice, check_choice, warn, warn_of_column
 
-Kind = Literal["nominal", "ordinal", "continuous", "clock"]
+Kind = Literal["nominal", "ordinal", "continuous", "clock", "code"]
 Why = Literal["identifiers", "free text", "part of the clock"]  # a column is left out
 KINDS: dict[str, type[Codec]] = {  # the class of each kind of column
     "nominal": Categories, "ordinal": Categories, "continuous": Continuous, "clock": Clock,
+    "code": Codes,
 }  # fmt: skip
 MISSING = ("auto", "marginalise", "category")
 UNKNOWN = ("smooth", "error")
@@ -84,9 +96,10 @@ RARELY_NEW, RARE_PLACES = 0.03, 0.1
 # With more rows than this for each different number, levels are as good as a density whatever the numbers are: the
 # frequencies in eight groups cost about eight numbers for 2 * 200 rows, LEAST_GAIN nats a cell.
 MANY_ROWS = 200
+FEWEST_CODES, FEWEST_ROWS = 24, 100  # a column of fewer codes, or rows, is one of levels
+MOST_RANGES = 32  # of numbers that may tell prefixes of codes
 MANY_CATEGORIES = 1000  # ordinal ones, of which a fit warns that they are slow
 NOTHING = Reading()  # of a column that is no text
-DISTINCT = 0.9  # identifiers have at least this many different values per cell
 
 
 @dataclass(frozen=True)
@@ -142,8 +155,8 @@ def check_column_spec(name: Hashable, spec: Any) -> ColumnSpec:
     for option in given:
         if isinstance(needed := OPTIONS[option], str) and kind not in needed.split(" or "):
             raise ValueError(f"{where} {option} needs kind={needed!r}, got kind={kind!r}")
-    if "notation" in given and kind == "nominal":
-        raise ValueError(f"{where} notation is of numbers or dates, and the kind nominal")
+    if "notation" in given and kind in ("nominal", "code"):
+        raise ValueError(f"{where} notation is of numbers or dates, and the kind {kind}")
     if "categories" in given:
         given["categories"] = _listed(name, given["categories"])
     if "na" in given:
@@ -341,10 +354,12 @@ def infer_column(
     from_array: bool,
     reading: Reading = NOTHING,
     groups: np.ndarray | None = None,
+    cut: Cut | None = None,
 ) -> Column:
     """Decide the kind of a column from :func:`read_text`, and learn its categories or scale.
 
-    ``groups`` (N,) are those of the column that carries most information about it, see :func:`informative_groups`.
+    ``groups`` (N,) are those of the column that carries most information about it, see :func:`informative_groups`;
+    with a ``cut`` it is one of codes.
     A ValueError or TypeError names the column, if its name or dtype is not supported or its values are not of the kind.
     """
     codes: list[float] = []
@@ -369,8 +384,8 @@ def infer_column(
         warn_of_column(name, "every cell is missing; the column carries no information", "empty")
     if isinstance(dtype, np.dtype) and family(values.dtype) in TIMES:
         dtype = values.dtype  # times in objects come back as times
-    kind = spec.kind or _kind(seen, dtype, from_array, groups)
-    codec, scale = _fit_codec(seen, kind, spec, dtype, is_open)
+    kind = "code" if cut is not None else spec.kind or _kind(seen, dtype, from_array, groups)
+    codec, scale = _fit_codec(seen, kind, spec, dtype, is_open, None if cut is None else cut.at)
     if kind == "ordinal" and len(codec.categories) > MANY_CATEGORIES:
         warn(
             f"column {name!r}: {len(codec.categories)} ordinal categories will make the model large and slow; make it"
@@ -379,6 +394,8 @@ def infer_column(
     counts = seen.n_rows, seen.n_missing
     text = reading.notation, seen.text_dtype
     na, notes = (*dict.fromkeys((*spec.na, *reading.gaps)),), reading.notes
+    if isinstance(codec, Codes):
+        notes = *notes, codec.described
     column = Column(
         name, dtype, codec, *counts, False, *scale, *text, na=na, codes=(*codes,), notes=notes
     )
@@ -407,7 +424,7 @@ def refit_column(column: Column, cells: pd.Series, spec: ColumnSpec, *, missing:
     if codec.of_numbers or (types and types <= {int, float}):
         seen.is_whole = is_whole
     is_open = column.open or codec.of_numbers
-    codec, scale = _fit_codec(seen, kind, spec, column.dtype, is_open)
+    codec, scale = _fit_codec(seen, kind, spec, column.dtype, is_open, getattr(codec, "cut", None))
     how: dict[str, Any] = dict(zip(("origin", "step", "decimals"), scale, strict=True))
     how |= {"n_rows": seen.n_rows, "n_missing": seen.n_missing}
     fitted = replace(column, codec=codec, absent=False, informative=False, **how)
@@ -416,11 +433,17 @@ def refit_column(column: Column, cells: pd.Series, spec: ColumnSpec, *, missing:
 
 
 def _fit_codec(
-    seen: Observed, kind: str, spec: ColumnSpec, dtype: Any, is_open: bool
+    seen: Observed, kind: str, spec: ColumnSpec, dtype: Any, is_open: bool, cut: int | None = None
 ) -> tuple[Codec, tuple[int, int, int | None]]:
-    """The codec of a column of a kind; of numbers and times also their origin, step and decimals."""
+    """The codec of a column of a kind; of numbers and times also their origin, step and decimals.
+
+    Codes are cut at a ``cut``.
+    """
     is_known = bool(spec.categories) or family(dtype) in ("category", "boolean")
-    if not len(seen.cells) and not is_known:
+    texts, counts = cast(tuple[list[str], np.ndarray], ([], None) if cut is None else seen.tally)
+    if cut is not None and any(prefix_of(text, cut) is not None for text in texts):
+        return fit_codes(texts, counts, cut), (0, 1, None)
+    if (cut is not None or not len(seen.cells)) and not is_known:
         # a value that is new is no surprise, though in float32 its probability is below one
         return Categories("nominal", (), is_open, unseen_count=1e6), (0, 1, None)
     if codec_class(seen.name, kind).of_numbers:
@@ -528,6 +551,82 @@ def _groups(seen: Observed) -> np.ndarray:
     placed = np.full(seen.n_rows, -1)
     placed[seen.rows] = codes
     return grouped(placed, len(distinct), ordered=ordered)
+
+
+def find_cuts(
+    columns: Mapping[Any, Observed],
+    left_out: Collection[Any],
+    specs: Mapping[Any, ColumnSpec],
+    *,
+    if_asked: bool = False,
+) -> dict[Any, Cut]:
+    """Where columns of text are cut into prefixes that other columns tell, and rests that none does.
+
+    ``columns`` are those of one table, as they were read; the ones ``left_out`` would have no place in the model. With
+    ``if_asked``, only columns are cut that are specified as codes. A ValueError names one of these that cannot be cut.
+    """
+    n_rows = max((seen.n_rows for seen in columns.values()), default=0)
+    some, groups, cuts = _evenly(n_rows, MOST_ROWS), dict[Any, np.ndarray](), dict[Any, Cut]()
+    for name, seen in columns.items():
+        is_asked = specs[name].kind == "code"
+        places = list[int]()
+        is_text = is_asked and bool(text_among(seen.cells).all())
+        if is_text or (not if_asked and _may_be_codes(seen, specs[name].kind)):
+            places = cuts_of(*cast(tuple[list[str], np.ndarray], seen.tally))
+        if is_asked and len(seen.cells) and not places:
+            raise ValueError(
+                f"column {name!r}: codes are text of a few shapes, with digits and more than one character, got"
+                f" {quoted(plain(seen.cells[0]))}"
+            )
+        if not places or (in_order(seen.cells) and not is_asked):
+            continue
+        others = {n: c for n, c in columns.items() if n not in (name, *left_out) and not c.is_time}
+        for other in others.keys() - groups.keys():
+            groups[other] = _labels(columns[other], some)
+        cut = best_cut(
+            _at(seen, some), places, {n: groups[n] for n in others},
+            has_levels=name not in left_out, is_asked=is_asked,
+        )  # fmt: skip
+        if cut is not None:
+            cuts[name] = cut
+    return cuts
+
+
+def _may_be_codes(seen: Observed, kind: str | None) -> bool:
+    """Whether a column, of a kind if one is specified, may be one of codes: of text alone, with enough of it."""
+    return (
+        kind is None
+        and not is_category(seen.dtype)
+        and seen.cells.dtype == object
+        and len(seen.cells) >= FEWEST_ROWS
+        and bool(text_among(seen.cells).all())
+        and len(seen.tally[0]) >= FEWEST_CODES
+    )
+
+
+def _evenly(n: int, most: int) -> np.ndarray:
+    """At most so many of n positions, evenly spaced."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
+
+
+def _at(seen: Observed, some: np.ndarray) -> np.ndarray:
+    """The cells of a column at some positions, increasing, of its table; None where they are missing."""
+    cells = np.full(len(some), None, dtype=object)
+    place = np.searchsorted(seen.rows, some).clip(max=max(0, len(seen.rows) - 1))
+    if len(seen.rows):
+        is_there = seen.rows[place] == some
+        cells[is_there] = seen.cells[place[is_there]]
+    return cells
+
+
+def _labels(seen: Observed, some: np.ndarray) -> np.ndarray:
+    """Groups of the values of a column at some positions: its values, or ranges of many numbers; -1 for a gap."""
+    codes, distinct = pd.factorize(_at(seen, some))
+    if is_number(seen.cells) and len(distinct) > MOST_RANGES:
+        numbers = distinct.astype(float)
+        edges = np.quantile(numbers[codes[codes >= 0]], np.linspace(0, 1, MOST_RANGES + 1)[1:-1])
+        return np.append(np.searchsorted(edges, numbers), -1)[codes]
+    return codes
 
 
 def _fit_categories(seen: Observed, kind: str, spec: ColumnSpec, is_open: bool) -> Categories:

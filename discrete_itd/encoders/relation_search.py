@@ -340,6 +340,8 @@ class _Search:
 
         ``factors`` are the only ones that are tried, if there are any.
         """
+        if not all(term.coefficient for term in terms):
+            return None
         terms = _normal(terms) if not factors else tuple(sorted(terms, key=_term_order))
         key = child, bool(factors), least_share, terms
         if key not in self.tried:

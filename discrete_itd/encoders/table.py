@@ -39,6 +39,7 @@ from discrete_itd.encoders.inference import (
     Observed,
     Why,
     check_column_spec,
+    find_cuts,
     how_kept,
     infer_column,
     informative_groups,
@@ -281,17 +282,24 @@ class TableEncoder:
                 warn_of_column(column.name, f"{text.refusal.reason}, {how}", way)
         found = {column.name: text.words for column, text in read.values() if text.words}
         tell_unreadable(found, {}, fitted=True)
+        reasons: dict[Any, Why | None] = {
+            name: left_out_as(
+                column,
+                specs[name],
+                is_measure=text.refusal.is_measure or counts_seconds(column.cells),
+            )
+            for name, (column, text) in read.items()
+            if leave_out
+        }
+        without = {name for name, why in reasons.items() if why}
+        cuts = find_cuts(
+            {name: column for name, (column, _) in read.items()}, without, specs,
+            if_asked=handle_unknown != "smooth" or from_array,
+        )  # fmt: skip
         found = [
             LeftOut(column.name, place, why)
-            for place, (name, (column, text)) in enumerate(read.items())
-            if leave_out
-            and (
-                why := left_out_as(
-                    column,
-                    specs[name],
-                    is_measure=text.refusal.is_measure or counts_seconds(column.cells),
-                )
-            )
+            for place, (name, (column, _)) in enumerate(read.items())
+            if name not in cuts and (why := reasons.get(name))
         ]
         is_kept = from_array or len(found) == len(read)
         _warn_of(found, is_kept)
@@ -318,6 +326,7 @@ class TableEncoder:
                 specs[name],
                 reading=text,
                 groups=groups.get(name),
+                cut=cuts.get(name),
                 **how,
             )
             for name, (column, text) in kept.items()

@@ -163,6 +163,11 @@ def limits(model: Any) -> list[str]:
             f"The {clock.codec.given} of {code(clock.name)}, by which rows come in time, is given and has no"
             f" probability: how many rows there are, and when, is not judged.{also}"
         )
+    if prefixed := [c.name for c in schema if c.kind == "code" and not c.has_volume]:
+        lines.append(
+            f"Codes are known by their first characters in {listed(prefixed)}: the rest is given, and has no"
+            " probability."
+        )
     if not model.denoiser.closed_form:
         error = "too low in expectation, for anomalies by more than its standard error says"
         lines.append(f"A score is a Monte-Carlo estimate: {error}.")

@@ -653,7 +653,7 @@ REFUSED = {
     "drop all": (f"{FIT} colour size zip fresh", "t.csv: no column is left"),
     "bad kind": (
         f"{FIT} --column zip=text",
-        "column 'zip': kind must be one of ('nominal', 'ordinal', 'continuous', 'clock'), got 'text'",
+        "column 'zip': kind must be one of ('nominal', 'ordinal', 'continuous', 'clock', 'code'), got 'text'",
     ),
     "option of none": (f"{FIT} --column zip=ordinal:3", "column 'zip': notation must be one of "),
     "words as numbers": (

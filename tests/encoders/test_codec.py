@@ -115,8 +115,9 @@ def test_a_foreign_kind_goes_through_every_question(monkeypatch, tmp_path):
 def test_every_kind_says_all_of_itself():
     frame = table(60)
     frame["t"] = pd.date_range("2024-01-01", periods=60, freq="31h")
+    frame["c"] = [f"{row % 7}-{row}" for row in range(60)]
     for kind in KINDS:
-        spec = {"nominal": "k", "clock": "t"}.get(kind, "x")
+        spec = {"nominal": "k", "clock": "t", "code": "c"}.get(kind, "x")
         codec = TableEncoder.fit(frame[[spec]], {spec: kind}).schema[0].codec
         assert isinstance(codec, KINDS[kind])
         assert codec.kind == kind
