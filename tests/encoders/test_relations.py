@@ -80,12 +80,13 @@ def test_planted_relations_are_found_and_no_others(seed):
         assert groups_of(find_relations(x.to_numpy()), x.columns) == groups
 
 
-def test_order_of_rows_and_columns_does_not_matter():
+def test_neither_the_order_of_rows_and_columns_nor_the_draws_matter():
     table, _ = planted(2)
     table = with_wrong_rows(table, 0.05, 2)
     rng = np.random.default_rng(0)
     other = table.iloc[rng.permutation(len(table)), rng.permutation(table.shape[1])]
-    known, again = find_relations(table.to_numpy()), find_relations(other.to_numpy())
+    # proposed by other rows, too: their order by content alone would give the same draws
+    known, again = find_relations(table.to_numpy()), find_relations(other.to_numpy(), seed=1)
     assert groups_of(again, list(other)) == groups_of(known, list(table))
     counts = {table.columns[r.child]: (r.n_follow, r.n_rows, r.constant) for r in known}
     assert {other.columns[r.child]: (r.n_follow, r.n_rows, r.constant) for r in again} == counts
