@@ -805,3 +805,24 @@ def test_improbable_cells_have_their_odds_given_the_others(device, dtype):
         expected = (net.log_prob(x).double() - total).to(found)
         torch.testing.assert_close(found[:, j], expected, atol=rounding(dtype, 30), rtol=1e-5)
     assert found.min() < -40
+
+
+def test_few_rows_are_not_believed_more_than_many(device):
+    rng = np.random.default_rng(0)
+    joined = 0
+    for _ in range(20):
+        x = rng.integers(2, size=(2000, 2)).astype(float)
+        x[12:, 1] = np.nan  # twelve rows that have both
+        x = torch.tensor(x, device=device)
+        joined += len(skeleton(fit(Codebook([simplex(2)] * 2).to(device), x).parents))
+    assert joined <= 1
+
+
+def test_parents_come_by_worth():
+    """What tells most comes first: smoothing lets go of the last."""
+    rng = np.random.default_rng(0)
+    a, b = rng.integers(2, size=(2, 5000))
+    c = np.where(rng.random(5000) < 0.6, a, np.where(rng.random(5000) < 0.7, b, 1 - b))
+    s = search(np.stack([b, a, c], 1), [2, 2, 2])
+    s.parents = [(), (), (0, 1)]
+    assert s._by_worth(2) == (1, 0)

@@ -675,3 +675,15 @@ def test_a_number_however_far_out_is_the_first_reason_with_certainty(kind):
     assert first["column"].tolist() == ["size"] * 3
     assert (first["probability_wrong"] > 0.99).all()
     assert np.isfinite(first[["nats", "excess_nats", "conflict_nats"]].astype(float)).all(axis=None)
+
+
+def test_the_likeliest_values_are_those_of_predict_proba(model):
+    rows = TABLE[:20]
+    told = expected(model, rows, ["word", "flag"])
+    for name in ("word", "flag"):
+        proba = model.predict_proba(rows, name)
+        for label, lines in told[told["column"] == name].groupby("row"):
+            own = proba.loc[label].sort_values(ascending=False)[:3]
+            assert lines["expected"].tolist() == own.index.tolist()
+            np.testing.assert_allclose(lines["expected_probability"], own, atol=1e-4)
+            assert lines["rank"].tolist() == list(range(1, len(own) + 1))
