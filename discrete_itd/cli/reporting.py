@@ -107,7 +107,12 @@ def check(args: argparse.Namespace) -> None:
         raise EmptyTableError(f"{args.table}: the table is empty")
     groups = groups_of(frame, args.table, args.groups)
     with about(args.table):
-        found = find_errors(frame, min_probability=args.min_probability, groups=groups)
+        found = find_errors(
+            frame,
+            min_probability=args.min_probability,
+            groups=groups,
+            expected_share=args.expected_share,
+        )
     write_table(args.out, [found])
     what = f"{len(found)} of {frame.size} cells are probably wrong"
     if args.repair is not None:

@@ -27,10 +27,14 @@ bins for this, with tails that outliers do not widen, on a linear or a logarithm
 a column of few values more probable than this mixture, Bayesian networks of all columns, fitted to the rows of other
 folds, take its place (:mod:`~discrete_itd.detection.cell_network`): a label may follow from many columns together.
 
-Either way a column has a share :math:`\pi` of wrong cells, whose values are flat (f) over its levels or its range. EM
+Either way a share w of a column's cells deviates, with values that are flat (f) over its levels or its range. EM
 estimates it together with the weights of the mixture, and by Bayes' rule
 
-.. math:: P(\mathrm{wrong}) = \frac{\pi f(v)}{(1 - \pi)\,p(v \mid \mathrm{rest}) + \pi f(v)}.
+.. math:: P(\mathrm{wrong}) = \frac{\pi f(v)}{(1 - w)\,p(v \mid \mathrm{rest}) + w f(v)}.
+
+The denominator is the law of the column as it was written, with its errors and its rightful exceptions. A share
+:math:`\pi \le w` are errors: which, no cell says, but priors of both shares do
+(:func:`~discrete_itd.detection.cell_counts.share_of_errors`); of values that no other row has, their number does.
 
 Where two cells hardly go with each other, one of them is wrong: with odds a and b by all other cells, the first with
 probability :math:`a (1 + b) / (a + b + a b)`. Text is also wrong if it is a misspelling of a more frequent value that
@@ -75,6 +79,7 @@ from discrete_itd.detection.cell_counts import (
     error_share,
     joined_codes,
     share_alone,
+    share_of_errors,
     unit_weights,
 )
 from discrete_itd.detection.cell_network import CellNetwork, ColumnCells, folds
@@ -106,10 +111,6 @@ RATES, OPEN = np.geomspace(0.001, 0.6, 30), np.array([0.001, 0.003, 0.01, 0.03, 
 # share of pairs of dissenting rows of a key that agree, beyond chance and less by SEEN pairs, from which they are a
 # second value (errors have .6 at most, those of flights, which sources copy; days of the month by that of the year .74)
 ALIKE = 0.7
-# Values that dissent from their key keep EXCEPTION of their probabilities where rightful exceptions explain them: their
-# share has a Beta(1, RARER) prior, in half of all columns (chosen so that flights keep their precision above .5, and
-# few of 3 % exceptions have .9: `python -m tests.benchmarks.cells exceptions`).
-EXCEPTION, RARER = 0.6, 3
 VOTE = 2.0  # kappa: log-odds that one vote adds to a value
 MOST_CONTEXTS = 8  # most other columns by which the cells of a column are judged
 # most views of other columns that are tried, and pairs of rows that choose these
@@ -130,15 +131,29 @@ CLOSE = 1.0
 
 
 @overload
-def find_errors(table: Polars, *, min_probability: float = ..., groups: Any = ...) -> Polars: ...
+def find_errors(
+    table: Polars,
+    *,
+    min_probability: float = ...,
+    groups: Any = ...,
+    expected_share: float = ...,
+) -> Polars: ...
 
 
 @overload
-def find_errors(table: Any, *, min_probability: float = ..., groups: Any = ...) -> pd.DataFrame: ...
+def find_errors(
+    table: Any,
+    *,
+    min_probability: float = ...,
+    groups: Any = ...,
+    expected_share: float = ...,
+) -> pd.DataFrame: ...
 
 
 @one_thread
-def find_errors(table: Any, *, min_probability: float = 0.5, groups: Any = None) -> Any:
+def find_errors(
+    table: Any, *, min_probability: float = 0.5, groups: Any = None, expected_share: float = 0.01
+) -> Any:
     """The cells of a table that are probably wrong, and what they should be; no model is fitted before.
 
     Parameters
@@ -150,6 +165,10 @@ def find_errors(table: Any, *, min_probability: float = 0.5, groups: Any = None)
     groups : array-like of hashable labels, shape (N,), optional
         What each row belongs to, like a customer. Rows of a group do not support each other: give it where they repeat
         each other's errors.
+    expected_share : float, default=0.01
+        Prior mean of the share of wrong cells in a column. Cells cannot tell rightful exceptions from errors that look
+        like them: where many more cells of a column deviate from the others of their rows than are expected to be
+        wrong, most of them are taken for exceptions. Raise it for a table that is known to be dirty.
 
     Returns
     -------
@@ -160,11 +179,11 @@ def find_errors(table: Any, *, min_probability: float = 0.5, groups: Any = None)
         which is at most the other (0, and ``expected`` None, where no other value is known; a missing value as
         ``expected`` with a probability above 0 says that the cell stands for a missing one), and
         ``probability_wrong``. Of the cells with .9 or more, .90 to 1.00 are wrong in each of twelve tables into which
-        errors were planted (``python -m tests.benchmarks.cells unseen``). That is not so of any table: a rightful
-        exception cannot be told from an error that looks like it. Where a column follows another one but for exceptions
-        in 3 % of the rows, most of these are named, eight in ten with .5 to .7, and in a table without errors all that
-        is named is right (``python -m tests.benchmarks.cells exceptions``). Errors that are other
-        plausible values are hardly found. Missing cells are included where a value should be there. A cell may also be
+        errors were planted (``python -m tests.benchmarks.cells unseen``). That is not so of any table. Where a column
+        follows another one but for rightful exceptions in 3 % of the rows, a part of these is named with .5 to .6, or
+        with more if no other row has their values; where it follows but for a tenth of the rows, none is, nor are as
+        many errors (``python -m tests.benchmarks.cells exceptions``). Errors that are other plausible values are hardly
+        found. Missing cells are included where a value should be there. A cell may also be
         wrong by its writing alone: numbers or dates in another notation than the column's, a format that hardly any
         other cell has (then what is expected follows from the other columns alone), codes without their leading zeros,
         words and numbers that stand for missing cells, characters that were lost or escaped, and a value that belongs
@@ -188,9 +207,10 @@ def find_errors(table: Any, *, min_probability: float = 0.5, groups: Any = None)
     >>> table.loc[7, "town"] = "Ulm"
     >>> find_errors(table)[["row", "column", "value", "expected", "probability_wrong"]].round(2)
        row column value expected  probability_wrong
-    0    7   town   Ulm     Köln               0.92
+    0    7   town   Ulm     Köln               0.84
     """
     min_probability = check_share("min_probability", min_probability)
+    expected_share = check_share("expected_share", expected_share)
     frame, _ = read_rows(table, find_errors)
     unit = check_groups(groups, len(frame))
     unit = np.arange(len(frame)) if unit is None else unit
@@ -208,8 +228,8 @@ def find_errors(table: Any, *, min_probability: float = 0.5, groups: Any = None)
     with progress_bar(len(views), "columns") as bar:
         for j, (own, near) in enumerate(zip(views, _near(views, contexts, unit), strict=True)):
             others = [contexts[k] for k in near if contexts[k].column != j]
-            judged.append(_judged(own.values, own.bins, others, unit, network, j))
-            wrong[:, j], mended[:, j] = own.checked(judged[j], others, unit)
+            judged.append(_judged(own.values, own.bins, others, unit, expected_share, network, j))
+            wrong[:, j], mended[:, j] = own.checked(judged[j], others, unit, expected_share)
             bar.update()
     if network is not None:
         network.ask(np.flatnonzero((np.column_stack([own.wrong for own in judged]) >= 0.5).any(1)))
@@ -407,14 +427,17 @@ class ColumnViews(NamedTuple):
             found.append(Context(column, self.patterns, self.patterns, is_pattern=True))
         return found
 
-    def checked(self, judged: Judged, others: list[Context], unit: Ints) -> tuple[Floats, Floats]:
+    def checked(
+        self, judged: Judged, others: list[Context], unit: Ints, share: float
+    ) -> tuple[Floats, Floats]:
         """The probability (N,) that cells are wrong, by all that is known of them, and that of a spelling mended."""
         wrong, mended = np.where(self.unreadable, 1.0, judged.wrong), np.zeros(len(unit))
         if self.patterns is not None:
-            by_patterns = _judged(self.patterns, None, others, unit).wrong
+            by_patterns = _judged(self.patterns, None, others, unit, share).wrong
             wrong = np.where(self.patterns.absent, wrong, np.maximum(wrong, by_patterns))
         if self.few is not None:
-            wrong = np.maximum(wrong, _by_mixture(self.values, self.few, [], unit).wrong)
+            far = _by_mixture(self.values, self.few, [], unit, share)
+            wrong = np.maximum(wrong, far.wrong)
         if self.misspelt.any():  # Bayes' rule: the row must make the value that is meant probable
             p, base = judged.given(self.meant)
             (p_own, base_own), prior = judged.given(self.values.codes), self.misspelt
@@ -569,6 +592,7 @@ def _judged(
     bins: Aspect | None,
     others: list[Context],
     unit: Ints,
+    expected_share: float,
     network: CellNetwork | None = None,
     column: int = -1,
 ) -> Judged:
@@ -586,10 +610,11 @@ def _judged(
         if bins is not None or other.bins is not other.values:
             p, _ = conditional(binned.codes, other.bins.codes, alone, unit)
         every.append((other.column, other.bins.codes, p))
-    mixed = _by_mixture(view, binned, every, unit)
+    mixed = _by_mixture(view, binned, every, unit, expected_share)
     if network is not None and column in network.columns and bins is None:
         p, best = network.cells(column)
-        told, rows = _by_mixture(view, view, [(column, best, p)], unit), np.arange(len(unit))
+        told = _by_mixture(view, view, [(column, best, p)], unit, expected_share)
+        rows = np.arange(len(unit))
         if np.log(told.without(rows, -1) / mixed.without(rows, -1)).mean() > 0:
             columns = [i for i in network.columns if i != column]
             mixed = told._replace(
@@ -611,7 +636,7 @@ def _judged(
         for o in of
         if o.column not in columns
     ]
-    weak = _by_mixture(view, view, rest, apart)
+    weak = _by_mixture(view, view, rest, apart, expected_share)
     ratio = weak.without(np.arange(len(unit)), -1) / np.maximum(weak.flat, alone)
     # with a second column the best key may leave one value open; cells without one are pairs of their own
     pairs = [
@@ -619,7 +644,9 @@ def _judged(
         for o in of
         if o.column not in columns and not o.is_pattern and o.values.n_levels <= FEW_VALUES
     ]
-    return _by_votes(view, [(of[k], given[k][0]) for k in keys], pairs, ratio, mixed, unit)
+    return _by_votes(
+        view, [(of[k], given[k][0]) for k in keys], pairs, ratio, mixed, unit, expected_share
+    )
 
 
 def _explained(view: Aspect, other: Aspect, alone: Floats, p: Floats, n: Ints) -> float:
@@ -646,6 +673,7 @@ def _by_votes(
     ratio: Floats,
     mixed: Judged,
     unit: Ints,
+    expected_share: float,
 ) -> Judged:
     """Cells of a column that is a function of each of the ``keys``, given which they have probabilities (N,).
 
@@ -709,7 +737,7 @@ def _by_votes(
             lead = 2 * n_alike - n
             wrong[at] *= np.where(lead >= FEWEST, 2 * special.expit(-VOTE * lead), 1.0)
         known = at[~is_new[at]]
-        wrong[known] *= _no_exceptions(wrong[known].sum(), heard.sum())
+        wrong[known] *= share_of_errors(wrong[known].sum(), heard.sum(), expected_share)
 
     def expected(rows: Ints) -> tuple[Ints, Floats, Floats | None]:
         code, p, of_bins = mixed.expected(rows)
@@ -725,18 +753,6 @@ def _by_votes(
     of = [keys[k][0].column for k in kept]
     given = partial(_given, view.codes, [keys[k][0].values.codes for k in kept], even, unit)
     return Judged(wrong, expected, of, *_voices(of, p, even, alone), flat, weights[-1], given)
-
-
-def _no_exceptions(n_dissenting: float, n: int) -> float:
-    """The factor of the probabilities of cells that dissent from their key, of n, with values that other rows have.
-
-    They are errors, whose share is SHARE as of SEEN cells, or, as probably at first, rightful exceptions.
-    """
-    a, b = SEEN * SHARE, SEEN * (1 - SHARE)
-    k, rest = n_dissenting, n - n_dissenting
-    of_errors = special.betaln(k + a, rest + b) - special.betaln(a, b)
-    of_exceptions = special.betaln(k + 1, rest + RARER) - special.betaln(1, RARER)
-    return EXCEPTION + (1 - EXCEPTION) * float(special.expit(of_errors - of_exceptions))
 
 
 def _nearness(distance: Ints, n_levels: int) -> Floats:
@@ -786,7 +802,11 @@ def _flat(view: Aspect, unit: Ints) -> Floats:
 
 
 def _by_mixture(
-    view: Aspect, bins: Aspect, others: list[tuple[int, Ints, Floats]], unit: Ints
+    view: Aspect,
+    bins: Aspect,
+    others: list[tuple[int, Ints, Floats]],
+    unit: Ints,
+    expected_share: float,
 ) -> Judged:
     """Cells of a column by a mixture of probabilities (N,) given one other column each, with its codes (N,)."""
     codes = bins.codes
@@ -804,6 +824,8 @@ def _by_mixture(
         # a number of several rows is no outlier
         p = np.maximum(p, ((n >= OFTEN) * n / len(n) * view.n_levels * density)[:, None])
     wrong, weights = error_share(p, flat, unit_weights(view.codes, unit))
+    known = ~share_alone(view.codes, unit)[1]  # how many of the others are right, counts say
+    wrong[known] *= share_of_errors(wrong[known].sum(), len(known), expected_share)
 
     def expected(rows: Ints) -> tuple[Ints, Floats, Floats | None]:
         total = np.zeros((len(rows), int(codes.max()) + 1))

@@ -17,7 +17,8 @@ mistyped (numbers: ten times or a tenth; dates: a year off). "unseen" are twelve
 drawn (``UNSEEN``) when nothing had used them; one constant was chosen by their average precision since (see RESULTS).
 "exceptions" are generated tables in which one column follows another but for a share of rightful exceptions, or with a
 spread, without and with planted errors: printed are the cells named and what their probabilities mean, pooled.
-``--set`` changes constants of ``discrete_itd.detection.errors`` and ``cell_counts``.
+``--expected-share`` is the prior of ``find_errors``; ``--set`` changes constants of
+``discrete_itd.detection.errors`` and ``cell_counts``.
 
 Printed are, per table and method: wrong cells, precision, recall and F1 at the method's own threshold and F1 at the
 true number of wrong cells, average precision, the share of wrong cells among those with a probability of .5 to .7,
@@ -36,6 +37,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -94,6 +96,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rows", type=int, default=N_ROWS)
     parser.add_argument("--swapped", type=float, default=SWAPPED, help="share of planted cells")
+    parser.add_argument("--expected-share", type=float, default=0.01, help="of find_errors")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=NUMBER")
     options = parser.parse_args()
     for name, value in (text.split("=") for text in options.set):
@@ -102,6 +105,7 @@ def main() -> None:
             parser.error(f"find_errors has no constant {name}")
         for module in modules:
             setattr(module, name, json.loads(value))
+    METHODS["find_errors"] = partial(ours, expected_share=options.expected_share)
     print(machine())
     if options.names == ["exceptions"]:
         print(exceptions(options.seeds))
@@ -291,8 +295,8 @@ def _f1(said: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> float:
 # -- methods --------------------------------------------------------------------------------------
 
 
-def ours(table: pd.DataFrame, least: float = 0.001) -> Answer:
-    found = find_errors(table, min_probability=least)
+def ours(table: pd.DataFrame, least: float = 0.001, expected_share: float = 0.01) -> Answer:
+    found = find_errors(table, min_probability=least, expected_share=expected_share)
     scores, expected = np.zeros(table.shape), np.full(table.shape, None, dtype=object)
     at = found["row"].to_numpy(), table.columns.get_indexer(found["column"])
     scores[at], expected[at] = found["probability_wrong"], found["expected"]

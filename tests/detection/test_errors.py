@@ -388,6 +388,31 @@ def test_many_dissenting_rows_are_no_errors():
     assert not len(find_errors(frame))
 
 
+@pytest.mark.parametrize("seed", range(2 * TIMES))
+@pytest.mark.parametrize("exceptions", [0.0, 0.03, 0.1])
+def test_property_what_is_named_is_wrong_beside_rightful_exceptions(exceptions, seed):
+    """Errors look like the exceptions: of more than are expected, those are not named, unless more are expected."""
+    random = np.random.default_rng(seed)
+    key = random.integers(0, 20, 1500)
+    frame = pd.DataFrame({"key": key, "value": key % 10, "other": random.integers(0, 3, 1500)})
+    free = random.random(1500) < exceptions
+    frame.loc[free, "value"] = random.integers(0, 10, free.sum())
+    frame = frame.astype(str)
+    p = as_array(find_errors(frame, min_probability=0.01), frame)
+    assert not (p > 0.7).any()
+    assert exceptions == 0.03 or not (p >= 0.5).any()
+    wrong = random.choice(1500, 15, replace=False)
+    frame.loc[wrong, "value"] = (frame.loc[wrong, "value"].astype(int) + 5).mod(10).astype(str)
+    p = as_array(find_errors(frame, min_probability=0.01), frame)
+    is_wrong = np.zeros(p.shape, bool)
+    is_wrong[wrong, 1] = True
+    said = p > 0.9
+    assert is_wrong[said].sum() >= 0.9 * said.sum()
+    assert exceptions or p[is_wrong].mean() > 0.4  # the key or the value
+    more = as_array(find_errors(frame, min_probability=0.01, expected_share=0.2), frame)
+    assert (more >= p - 1e-9).all()
+
+
 def test_property_a_key_may_leave_several_values_open():
     """Some counties have several towns, and a date one of two numbers; wrong towns of the others are found beside."""
     random = np.random.default_rng(0)
