@@ -34,6 +34,7 @@ from discrete_itd.detection.answers import (
 from discrete_itd.detection.strata import named
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.statistics import count, percent
+from discrete_itd.validation import warn
 
 if TYPE_CHECKING:
     from discrete_itd.detection.answers import Estimator
@@ -102,7 +103,12 @@ def _scoring(
     def scored(source: Source, tally: Tally, _: str | None) -> Iterator[pd.DataFrame]:
         taken = [*answer_types(model, outputs, n_reasons)]
         keep = kept_names(source.path, source.names, args.keep, taken)
-        for chunk, rows in reader.read(source, keep=keep):
+        keys = outside.RepeatedKeys(
+            density_of(model).encoder_, source.names if detects(model) else []
+        )
+        read = [*keep, *(str(name) for name in keys.names if name not in keep)]
+        for chunk, rows in reader.read(source, keep=read):
+            keys.add(chunk)
             with about(source.path):
                 scores = answers(model, rows, outputs, n_reasons=n_reasons, threshold=threshold)
             sums: Any = {"rows": len(rows), "nats": scores["log_prob"].to_numpy().sum()}
@@ -113,5 +119,7 @@ def _scoring(
                 tally.update(alarm=n_alarms, unreadable=int(is_unreadable.sum()))
                 tally.update({f"outside {j}": int(n) for j, n in enumerate(rows.is_outside.sum(0))})
             yield pd.concat([chunk[keep], scores], axis=1)
+        if text := keys.sentence():
+            warn(f"{source.path}: {text}")
 
     return scored

@@ -384,7 +384,8 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         -----
         UserWarning
             If more than a few per cent of the rows, ten at least, lie outside the range or the categories of training
-            in some column, like dates of the next week: the stated rate does not hold then.
+            in some column, like dates of the next week: the stated rate does not hold then. Or if values of a column
+            that is no part of the model repeat, though no two training rows had the same.
         """
         rows = self._rows(X)
         scores = self.score_samples(rows)

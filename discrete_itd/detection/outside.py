@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
 import numpy as np
+import pandas as pd
+from pandas.util import hash_array
 
-from discrete_itd.encoders import Column, Rows
+from discrete_itd.encoders import Column, Rows, TableEncoder
+from discrete_itd.reading.text import quoted
 from discrete_itd.validation import advice, warn
 
 # Rows outside are many if they are FEWEST_OUTSIDE or more, and above the share MOST_OUTSIDE plus what the range leaves
@@ -38,10 +41,58 @@ def untold() -> Iterator[None]:
 
 
 def tell(rows: Rows) -> None:
-    """Warn by :func:`sentence` if many of the rows are outside."""
-    text = _warns.get() and sentence(rows.is_outside.sum(0), len(rows), rows.encoder.schema)
-    if text:
+    """Warn by :func:`sentence` if many of the rows are outside, and of :class:`RepeatedKeys` that repeat."""
+    if not _warns.get():
+        return
+    if text := sentence(rows.is_outside.sum(0), len(rows), rows.encoder.schema):
         warn(text)
+    if rows.others is not None and rows.by_name:
+        keys = RepeatedKeys(rows.encoder, rows.others.columns)
+        keys.add(rows.others)
+        if text := keys.sentence():
+            warn(text)
+
+
+class RepeatedKeys:
+    """The values of columns that no two training rows had the same of, and that are no part of the model.
+
+    Of each such column among the ``names`` of a table, the values of rows that are :meth:`add`-ed, as hashes.
+    """
+
+    def __init__(self, encoder: TableEncoder, names: Collection[Hashable]) -> None:
+        keys = [column.name for column in encoder.left_out if column.is_key]
+        self._seen = {name: np.zeros(0, np.uint64) for name in keys if name in names}
+        self._again = dict.fromkeys(self._seen, 0)
+        self._first: dict[Hashable, str] = {}
+
+    @property
+    def names(self) -> list[Hashable]:
+        """The columns."""
+        return [*self._seen]
+
+    def add(self, frame: pd.DataFrame) -> None:
+        """Count the rows of a table, or its next part, whose values earlier ones have."""
+        for name, seen in self._seen.items():
+            texts = np.array([*map(str, frame[name].dropna())], dtype=object)
+            hashes = hash_array(texts)  # pyright: ignore[reportCallIssue]
+            is_again = np.isin(hashes, seen) | pd.Series(hashes).duplicated().to_numpy()
+            if is_again.any():
+                self._first.setdefault(name, texts[is_again][0])
+            self._again[name] += int(is_again.sum())
+            self._seen[name] = np.concatenate([seen, hashes[~is_again]])
+
+    def sentence(self) -> str | None:
+        """A warning of the values that repeat; None if none does."""
+        parts = [
+            f"{name!r} ({self._again[name]:,} rows, the first with {quoted(text)})"
+            for name, text in self._first.items()
+        ]
+        if not parts:
+            return None
+        return (
+            "values that earlier rows have, though no two training rows had the same: "
+            f"columns {', '.join(parts)}"
+        )
 
 
 def sentence(n_outside: np.ndarray, n_rows: int, schema: Sequence[Column]) -> str | None:

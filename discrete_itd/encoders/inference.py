@@ -234,6 +234,11 @@ class Observed:
         is_split = 0 < len(self._others) < len(self.cells)
         return is_split and (self.is_time or is_number(self._others))
 
+    @property
+    def is_key(self) -> bool:
+        """Whether every row has a value, and no two rows the same."""
+        return not self.n_missing and len(pd.unique(self.cells)) == self.n_rows
+
     @cached_property
     def all_integers(self) -> bool:
         """Whether all values are integers: by type, or by value in a column with gaps, which readers make floats."""

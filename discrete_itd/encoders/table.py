@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -107,11 +107,15 @@ class Encoded(NamedTuple):
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A column of the training table that has no place in the model."""
+    """A column of the training table that has no place in the model.
+
+    ``is_key`` says that no row was without a value, and no value in two.
+    """
 
     name: Hashable
     position: int
     why: Why
+    is_key: bool = False
 
 
 class TableEncoder:
@@ -297,7 +301,7 @@ class TableEncoder:
             if_asked=handle_unknown != "smooth" or from_array,
         )  # fmt: skip
         found = [
-            LeftOut(column.name, place, why)
+            LeftOut(column.name, place, why, column.is_key)
             for place, (name, (column, _)) in enumerate(read.items())
             if name not in cuts and (why := reasons.get(name))
         ]
@@ -418,17 +422,21 @@ class TableEncoder:
                 cells, times = observed.cells[has_time], local[observed.rows][has_time]
                 if moves_with(cells, moments[has_time]) or is_day_of_month(cells, times):
                     why[j] = "part of the clock"
-        encoder = self._without(why)
+        keys = {j for j in why if seen[self.names[j]].is_key}
+        encoder = self._without(why, keys)
         places = {name: j for j, name in enumerate(encoder.names)}
         moved = {places[self.names[j]]: numbers[j] for j in (clock, *since)}
         return encoder._counted(moved, seconds)
 
-    def _without(self, why: Mapping[int, Why]) -> TableEncoder:
-        """The schema without the columns at some positions, with reasons."""
+    def _without(self, why: Mapping[int, Why], keys: Collection[int]) -> TableEncoder:
+        """The schema without the columns at some positions, with reasons; some of them are ``keys``."""
         if not why:
             return self
         every = self.all_names
-        new = [LeftOut(self.names[j], every.index(self.names[j]), why[j]) for j in sorted(why)]
+        new = [
+            LeftOut(self.names[j], every.index(self.names[j]), why[j], j in keys)
+            for j in sorted(why)
+        ]
         left_out = sorted([*self.left_out, *new], key=lambda column: column.position)
         _warn_of(new, is_kept=False)
         return TableEncoder([c for j, c in enumerate(self.schema) if j not in why], left_out)

@@ -221,7 +221,7 @@ def odd(usual: float) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("tables", nargs="*", default=TABLES)
     parser.add_argument("--messy", action="store_true")
     parser.add_argument("--cost", action="store_true")

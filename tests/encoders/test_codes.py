@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd.cli import main
 from discrete_itd.encoders import Codes, TableEncoder
 from discrete_itd.encoders.codes import cuts_of, fit_codes, prefix_of, shape_of
 
@@ -160,3 +161,30 @@ def test_words_and_free_shapes_are_no_codes():
     assert not cuts_of(shapes, np.ones(300, int))
     codec = fit_codes([f"{k % 3}-{k:02d}" for k in range(30)], counts, 1)
     assert codec.n_levels == 3
+
+
+def test_a_key_that_repeats_though_none_did_in_training_is_said(tmp_path, capsys):
+    frame = table(300, related=False).assign(
+        id=[f"x{k:04d}" for k in range(300)], often=[f"y{k - (k == 7)}" for k in range(300)]
+    )
+    with pytest.warns(UserWarning, match="left out"):
+        how = {"false_alarm_rate": 0.05, "random_state": 0}
+        detector = DiffusionOutlierDetector(denoiser="independent", **how).fit(frame)
+    new = frame.head(40).assign(often="y1")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detector.predict(new)
+    again = new.assign(id=[*new["id"].iloc[:39], "x0003"])
+    with pytest.warns(UserWarning, match="'id' .1 rows, the first with 'x0003'.$"):
+        detector.predict(again)
+    detector.save(tmp_path / "m")
+    again.to_csv(tmp_path / "t.csv", index=False)
+    main(
+        [
+            "score",
+            *(str(tmp_path / name) for name in ("m", "t.csv")),
+            "--out",
+            str(tmp_path / "s.csv"),
+        ]
+    )
+    assert "columns 'id' (1 rows, the first with 'x0003')" in capsys.readouterr().err
