@@ -47,7 +47,8 @@ STRENGTHS = (
 # Nats of a cell, and standard errors, by which the best of all prefixes and other columns must be predicted better than
 # the whole code: the largest of some hundred means is rarely four errors above zero.
 LEAST_GAIN, LEAST_ERRORS = 0.05, 4.0
-RARELY_FALLS = 0.02  # numbers of documents fall at most so often from one row to the next
+FEWEST_OF_PREFIX = 4  # rows on average
+RARELY_FALLS = 0.02  # numbers of documents, and their years, fall at most so often from one row to the next
 DISTINCT = 0.9  # codes with at least this many different values a cell are identifiers, but for their prefix
 MOST_READ = 20_000  # codes of which the shapes are read
 CHARACTERS = {"9": "0123456789", "A": "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
@@ -337,7 +338,7 @@ def best_cut(
 ) -> Cut | None:
     """The cut by which another column says most of codes (N,), None where missing.
 
-    None if it does not say more than of whole codes.
+    None if it does not say more than of whole codes, or if prefixes never fall along the table, as dates do not.
 
     ``others`` are groups (N,) of the values of other columns by name. Of whole codes that make no levels, as they are
     identifiers, no column says anything. With ``is_asked``, the best cut is taken whatever it gains.
@@ -353,6 +354,11 @@ def best_cut(
         best = 0.0, whole, Cut(cuts[min(1, len(cuts) - 1)], None, 0.0)
     for cut in cuts:
         prefixes = np.array([prefix_of(text, cut) or "" for text in texts], dtype=object)
+        n_prefixes = len(pd.unique(prefixes))
+        if not is_asked and n_prefixes > 1 and in_order(prefixes):
+            return None  # longer ones begin with it
+        if not is_asked and FEWEST_OF_PREFIX * n_prefixes > len(prefixes):
+            continue
         name, told = _most_told(prefixes, groups)
         if name is not None and (best is None or told.mean() > best[0]):
             best = float(told.mean()), told, Cut(cut, name, float((told - whole).mean()))
@@ -383,7 +389,7 @@ def _most_told(texts: np.ndarray, groups: Mapping[Any, np.ndarray]) -> tuple[Any
 
 
 def in_order(codes: np.ndarray) -> bool:
-    """Whether texts (N,) in the order of their rows rarely fall, as numbers of documents."""
+    """Whether texts (N,) in the order of their rows rarely fall, or rarely rise, as numbers of documents."""
     texts = np.array([code for code in codes if isinstance(code, str)], dtype=object)
     rank = pd.factorize(texts, sort=True)[0]
     falls = min(np.mean(np.diff(rank) < 0), np.mean(np.diff(rank) > 0)) if len(rank) > 1 else 0.0

@@ -583,7 +583,7 @@ def find_cuts(
                 f"column {name!r}: codes are text of a few shapes, with digits and more than one character, got"
                 f" {quoted(plain(seen.cells[0]))}"
             )
-        if not places or (in_order(seen.cells) and not is_asked):
+        if not places or (not is_asked and in_order(seen.cells)):
             continue
         others = {n: c for n, c in columns.items() if n not in (name, *left_out) and not c.is_time}
         for other in others.keys() - groups.keys():

@@ -167,8 +167,8 @@ def test_a_key_that_repeats_though_none_did_in_training_is_said(tmp_path, capsys
     frame = table(300, related=False).assign(
         id=[f"x{k:04d}" for k in range(300)], often=[f"y{k - (k == 7)}" for k in range(300)]
     )
+    how = {"false_alarm_rate": 0.05, "random_state": 0}
     with pytest.warns(UserWarning, match="left out"):
-        how = {"false_alarm_rate": 0.05, "random_state": 0}
         detector = DiffusionOutlierDetector(denoiser="independent", **how).fit(frame)
     new = frame.head(40).assign(often="y1")
     with warnings.catch_warnings():
@@ -188,3 +188,10 @@ def test_a_key_that_repeats_though_none_did_in_training_is_said(tmp_path, capsys
         ]
     )
     assert "columns 'id' (1 rows, the first with 'x0003')" in capsys.readouterr().err
+
+
+def test_a_prefix_that_never_falls_in_the_file_is_a_date_or_number_and_is_not_cut():
+    frame = table()
+    assert codec_of(frame) is not None
+    by_prefix = frame.assign(year=frame["code"].str[:2]).sort_values("year", kind="stable")
+    assert codec_of(by_prefix.drop(columns="year")) is None
