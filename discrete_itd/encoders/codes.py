@@ -48,7 +48,8 @@ STRENGTHS = (
 # the whole code: the largest of some hundred means is rarely four errors above zero.
 LEAST_GAIN, LEAST_ERRORS = 0.05, 4.0
 FEWEST_OF_PREFIX = 4  # rows on average
-RARELY_FALLS = 0.02  # numbers of documents, and their years, fall at most so often from one row to the next
+# Numbers of documents, and their years, fall at most so often from one row to the next.
+RARELY_FALLS = 0.02
 DISTINCT = 0.9  # codes with at least this many different values a cell are identifiers, but for their prefix
 MOST_READ = 20_000  # codes of which the shapes are read
 CHARACTERS = {"9": "0123456789", "A": "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
