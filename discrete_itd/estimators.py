@@ -1095,10 +1095,13 @@ def _known(row: pd.DataFrame, encoder: TableEncoder) -> Encoded:
             column.open and encoded.cells.x[0, j] == column.codec.n_levels
         ):  # of such rows the model knows nothing
             known = ", ".join(map(quoted, column.categories[:3]))
-            what = "number" if column.is_number else "category"
+            hint = f"; known are, among others, {known}" if known else ""
+            what = "category" if known and not column.is_number else "number"
+            if column.kind == "code":
+                what = "code"
+                hint = f"; known begin, among others, like {known}" if "…" in known else hint
             raise ValueError(
-                f"column {column.name!r}: unseen {what} {quoted(plain(row.iloc[0, j]))} in given=; known are, among"
-                f" others, {known}"
+                f"column {column.name!r}: unseen {what} {quoted(plain(row.iloc[0, j]))} in given={hint}"
             )
     return encoded
 

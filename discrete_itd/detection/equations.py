@@ -23,7 +23,7 @@ from discrete_itd.detection.score import USUAL, Scorer
 from discrete_itd.encoders import Clock, Column, written
 from discrete_itd.encoders.relations import Relation, is_numeric, number_in, numbers_of
 from discrete_itd.encoders.rows import Rows
-from discrete_itd.reading.frames import DAY, SECOND, restore_times
+from discrete_itd.reading.frames import DAY, SECOND, restore_numbers, restore_times
 
 DAY_SECONDS = DAY // SECOND
 
@@ -62,7 +62,7 @@ def broken(scorer: Scorer, rows: Rows) -> pd.DataFrame:
             )
         child = schema[relation.child]
         value = relation.values(numbers_of(rows.frame.iloc[[i]], schema))
-        followed = _cell(child, value)
+        followed = _result(child, value)
         statement = (
             f"{child.name} = {texts[relation.child]}, but {relation.expression(names)}"
             f" = {relation.expression(texts)} = {written(followed, child)}"
@@ -137,6 +137,14 @@ def _likely_repairs(scorer: Scorer, rows: Rows) -> list[Repair]:
         way._replace(log_weight=way.log_weight + float(p))
         for way, p in zip(ways, total, strict=True)
     ]
+
+
+def _result(column: Column, numbers: np.ndarray) -> Any:
+    """The first of numbers as a column writes them, whatever its range; times are in days."""
+    if column.family != "number" or not column.codec.of_numbers:
+        return _cell(column, numbers)
+    is_whole = column.codec.whole and bool(numbers[0] == np.rint(numbers[0]))
+    return restore_numbers(numbers[:1], np.dtype(float), is_whole, column.decimals).iloc[0]
 
 
 def _cell(column: Column, numbers: np.ndarray) -> Any:

@@ -17,6 +17,7 @@ from discrete_itd.validation import advice, warn
 # Rows outside are many if they are FEWEST_OUTSIDE or more, and above the share MOST_OUTSIDE plus what the range leaves
 # out by chance (LEFT_OUT training rows, or one for each category): next week's dates are, a few new categories are not.
 MOST_OUTSIDE, LEFT_OUT, FEWEST_OUTSIDE = 0.03, 10, 10
+MOST_KEYS = 4_000_000  # rows of a stream whose keys are remembered: 32 MB
 
 _warns: ContextVar[bool] = ContextVar("_warns", default=True)  # False within untold
 
@@ -56,7 +57,8 @@ def tell(rows: Rows) -> None:
 class RepeatedKeys:
     """The values of columns that no two training rows had the same of, and that are no part of the model.
 
-    Of each such column among the ``names`` of a table, the values of rows that are :meth:`add`-ed, as hashes.
+    Of each such column among the ``names`` of a table, the values of rows that are :meth:`add`-ed, as sorted hashes of
+    the first ``MOST_KEYS``.
     """
 
     def __init__(self, encoder: TableEncoder, names: Collection[Hashable]) -> None:
@@ -75,11 +77,16 @@ class RepeatedKeys:
         for name, seen in self._seen.items():
             texts = np.array([*map(str, frame[name].dropna())], dtype=object)
             hashes = hash_array(texts)  # pyright: ignore[reportCallIssue]
-            is_again = np.isin(hashes, seen) | pd.Series(hashes).duplicated().to_numpy()
+            place = np.searchsorted(seen, hashes).clip(max=max(0, len(seen) - 1))
+            is_again = pd.Series(hashes).duplicated().to_numpy()
+            if len(seen):
+                is_again = is_again | (seen[place] == hashes)
             if is_again.any():
                 self._first.setdefault(name, texts[is_again][0])
             self._again[name] += int(is_again.sum())
-            self._seen[name] = np.concatenate([seen, hashes[~is_again]])
+            if len(seen) < MOST_KEYS:
+                together = np.concatenate([seen, np.sort(hashes[~is_again])])
+                self._seen[name] = np.sort(together, kind="stable")  # merges two sorted parts
 
     def sentence(self) -> str | None:
         """A warning of the values that repeat; None if none does."""

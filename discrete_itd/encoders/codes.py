@@ -30,7 +30,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.codebook import ColumnPoints
-from discrete_itd.encoders.categories import MOST_LEVELS
+from discrete_itd.encoders.categories import MOST_LEVELS, no_category
 from discrete_itd.encoders.codec import Codec
 from discrete_itd.reading.frames import PlainCells
 
@@ -48,8 +48,8 @@ STRENGTHS = (
 # the whole code: the largest of some hundred means is rarely four errors above zero.
 LEAST_GAIN, LEAST_ERRORS = 0.05, 4.0
 FEWEST_OF_PREFIX = 4  # rows on average
-# Numbers of documents, and their years, fall at most so often from one row to the next.
-RARELY_FALLS = 0.02
+RARELY_FALLS = 0.02  # numbers of documents fall in at most so many of the rows in which they change
+YEARS, YEAR_DIGITS = ("1600", "2200"), 4
 DISTINCT = 0.9  # codes with at least this many different values a cell are identifiers, but for their prefix
 MOST_READ = 20_000  # codes of which the shapes are read
 CHARACTERS = {"9": "0123456789", "A": "ABCDEFGHIJKLMNOPQRSTUVWXYZ"}
@@ -191,7 +191,10 @@ class Codes(Codec):
 
     def encode(self, name: Hashable, cells: PlainCells) -> tuple[np.ndarray, np.ndarray]:
         """Levels of the codes, float64, and the log of each one's share of its level."""
-        where, distinct = pd.factorize(cells.values)
+        try:
+            where, distinct = pd.factorize(cells.values)
+        except TypeError:  # a value without a hash
+            raise no_category(name, cells.values) from None
         levels, log_shares = np.full(len(distinct), float(self.n_levels)), np.zeros(len(distinct))
         for i, code in enumerate(distinct):
             place = self._places.get(code)
@@ -298,6 +301,8 @@ def fit_codes(codes: Sequence[str], counts: np.ndarray, cut: int) -> Codes:
 
 def cuts_of(codes: Sequence[str], counts: np.ndarray) -> list[int]:
     """Where different texts (K,) may be cut into prefix and rest; nowhere if they are no codes."""
+    if not codes:
+        return []
     step = -(-len(codes) // MOST_ROWS)
     codes, counts = codes[::step], counts[::step]
     kinds, n, cuts = [_kinds(code) for code in codes], counts.sum(), list[int]()
@@ -339,7 +344,7 @@ def best_cut(
 ) -> Cut | None:
     """The cut by which another column says most of codes (N,), None where missing.
 
-    None if it does not say more than of whole codes, or if prefixes never fall along the table, as dates do not.
+    None if it does not say more than of whole codes.
 
     ``others`` are groups (N,) of the values of other columns by name. Of whole codes that make no levels, as they are
     identifiers, no column says anything. With ``is_asked``, the best cut is taken whatever it gains.
@@ -355,10 +360,7 @@ def best_cut(
         best = 0.0, whole, Cut(cuts[min(1, len(cuts) - 1)], None, 0.0)
     for cut in cuts:
         prefixes = np.array([prefix_of(text, cut) or "" for text in texts], dtype=object)
-        n_prefixes = len(pd.unique(prefixes))
-        if not is_asked and n_prefixes > 1 and in_order(prefixes):
-            return None  # longer ones begin with it
-        if not is_asked and FEWEST_OF_PREFIX * n_prefixes > len(prefixes):
+        if not is_asked and FEWEST_OF_PREFIX * len(pd.unique(prefixes)) > len(prefixes):
             continue
         name, told = _most_told(prefixes, groups)
         if name is not None and (best is None or told.mean() > best[0]):
@@ -390,8 +392,14 @@ def _most_told(texts: np.ndarray, groups: Mapping[Any, np.ndarray]) -> tuple[Any
 
 
 def in_order(codes: np.ndarray) -> bool:
-    """Whether texts (N,) in the order of their rows rarely fall, or rarely rise, as numbers of documents."""
-    texts = np.array([code for code in codes if isinstance(code, str)], dtype=object)
-    rank = pd.factorize(texts, sort=True)[0]
-    falls = min(np.mean(np.diff(rank) < 0), np.mean(np.diff(rank) > 0)) if len(rank) > 1 else 0.0
-    return bool(falls <= RARELY_FALLS)
+    """Whether texts (N,), or the years with which they begin, follow the order of the rows, as numbers of documents."""
+    texts = [code for code in codes if isinstance(code, str)]
+    begins = [text[:YEAR_DIGITS] for text in texts]
+    are_years = all(b.isascii() and b.isdigit() and YEARS[0] <= b <= YEARS[1] for b in begins)
+    for sequence in (texts, begins) if are_years else (texts,):
+        rank = pd.factorize(np.array(sequence, dtype=object), sort=True)[0]
+        steps = np.diff(rank)
+        n_falls, n_rises = int((steps < 0).sum()), int((steps > 0).sum())
+        if n_falls + n_rises > 1 and min(n_falls, n_rises) <= RARELY_FALLS * (n_falls + n_rises):
+            return True
+    return False

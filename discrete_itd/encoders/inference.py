@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -32,6 +32,7 @@ from discrete_itd.encoders.codes import (
     fit_codes,
     in_order,
     prefix_of,
+    shape_of,
 )
 from discrete_itd.encoders.column import Column, number
 from discrete_itd.encoders.levels_or_numbers import (
@@ -579,10 +580,7 @@ def find_cuts(
         if is_text or (not if_asked and _may_be_codes(seen, specs[name].kind)):
             places = cuts_of(*cast(tuple[list[str], np.ndarray], seen.tally))
         if is_asked and len(seen.cells) and not places:
-            raise ValueError(
-                f"column {name!r}: codes are text of a few shapes, with digits and more than one character, got"
-                f" {quoted(plain(seen.cells[0]))}"
-            )
+            raise ValueError(f"column {name!r}: {_no_codes(seen)}")
         if not places or (not is_asked and in_order(seen.cells)):
             continue
         others = {n: c for n, c in columns.items() if n not in (name, *left_out) and not c.is_time}
@@ -595,6 +593,16 @@ def find_cuts(
         if cut is not None:
             cuts[name] = cut
     return cuts
+
+
+def _no_codes(seen: Observed) -> str:
+    """Why a column with cells cannot be cut as codes are, by a cell."""
+    is_text = text_among(seen.cells)
+    if not is_text.all():
+        return f"codes are text, got {quoted(plain(seen.cells[~is_text][0]))}; make the column text"
+    shapes = Counter(map(shape_of, seen.cells.tolist()))
+    rare = next(text for text in seen.cells if shapes[shape_of(text)] == min(shapes.values()))
+    return f"codes are text of a few shapes, with digits and a beginning, got {quoted(rare)}"
 
 
 def _may_be_codes(seen: Observed, kind: str | None) -> bool:

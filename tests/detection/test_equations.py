@@ -99,3 +99,15 @@ def test_relations_are_saved(detector, tmp_path):
     assert again.density_.encoder_.relations == detector.density_.encoder_.relations
     assert (again.score_samples(wrong) == detector.score_samples(wrong)).all()
     assert "total = quantity × price × (1 − off / 100)" in detector.model_card()
+
+
+def test_the_result_that_a_sentence_states_is_that_of_its_factors_however_large():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"price": rng.uniform(10, 900, 400).round(2), "n": rng.integers(1, 20, 400)}
+    )
+    frame["total"] = (frame["price"] * frame["n"]).round(2)
+    how = {"false_alarm_rate": 0.05, "random_state": 0}
+    detector = DiffusionOutlierDetector(denoiser="tree", **how).fit(frame)
+    row = frame.head(1).assign(price=386760.0, n=15, total=5801.4)
+    assert "386 760.00 × 15 = 5 801 400.00; price" in detector.reasons(row, k=1)["sentence"].iloc[0]

@@ -8,6 +8,7 @@ import pytest
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.cli import main
+from discrete_itd.detection.outside import RepeatedKeys
 from discrete_itd.encoders import Codes, TableEncoder
 from discrete_itd.encoders.codes import cuts_of, fit_codes, prefix_of, shape_of
 
@@ -148,7 +149,7 @@ def test_codes_may_be_declared_or_refused_and_errors_name_the_column():
     assert absent.absent_level == len(absent.prefixes)
     nominal = TableEncoder.fit(table(), {"code": "nominal"}, leave_out=True)
     assert nominal.schema[1].kind == "nominal"
-    with pytest.raises(ValueError, match="column 'amount': codes are text of a few shapes"):
+    with pytest.raises(ValueError, match="column 'amount': codes are text, got"):
         TableEncoder.fit(frame, {"amount": "code"})
     refitted = TableEncoder.fit(table(), leave_out=True).refit(table(300, 3))
     assert refitted.schema[1].codec.cut == codec_of(table()).cut
@@ -177,6 +178,11 @@ def test_a_key_that_repeats_though_none_did_in_training_is_said(tmp_path, capsys
     again = new.assign(id=[*new["id"].iloc[:39], "x0003"])
     with pytest.warns(UserWarning, match="'id' .1 rows, the first with 'x0003'.$"):
         detector.predict(again)
+    for parts in (1, 3, 40):
+        keys = RepeatedKeys(detector.density_.encoder_, again.columns)
+        for rows in np.array_split(np.arange(40), parts):
+            keys.add(again.iloc[rows])
+        assert keys.sentence().endswith("columns 'id' (1 rows, the first with 'x0003')")
     detector.save(tmp_path / "m")
     again.to_csv(tmp_path / "t.csv", index=False)
     main(
@@ -190,8 +196,24 @@ def test_a_key_that_repeats_though_none_did_in_training_is_said(tmp_path, capsys
     assert "columns 'id' (1 rows, the first with 'x0003')" in capsys.readouterr().err
 
 
-def test_a_prefix_that_never_falls_in_the_file_is_a_date_or_number_and_is_not_cut():
+def test_documents_numbered_by_year_are_not_cut_but_tables_sorted_by_region_are():
     frame = table()
-    assert codec_of(frame) is not None
-    by_prefix = frame.assign(year=frame["code"].str[:2]).sort_values("year", kind="stable")
-    assert codec_of(by_prefix.drop(columns="year")) is None
+    by_region = frame.sort_values("region", kind="stable")
+    assert codec_of(by_region) == codec_of(frame)
+    typo = frame["code"].where(frame.index != 300, "K" + frame["code"].str[1:])
+    assert codec_of(frame.assign(code=typo)).cut == codec_of(frame).cut
+    year = 2015 + np.arange(len(frame)) // 60
+    rest = frame["code"].str[3:]
+    numbered = frame.assign(code=[f"{y}-{r}" for y, r in zip(year, rest, strict=True)], region=year)
+    assert codec_of(numbered) is None
+
+
+def test_errors_on_declared_codes_name_the_cell_that_is_none():
+    frame = table(60)
+    with pytest.warns(UserWarning, match="every cell is missing"):
+        assert codec_of(frame.assign(code=None), columns={"code": "code"}) is None
+    odd = frame.assign(code=frame["code"].where(frame.index != 9, 7))
+    with pytest.raises(ValueError, match="column 'code': codes are text, got 7; make"):
+        TableEncoder.fit(odd, {"code": "code"})
+    with pytest.raises(TypeError, match=r"column 'code': argument must be .*got \['a'\]"):
+        TableEncoder.fit(frame, {"code": "code"}).transform(frame.head(1).assign(code=[["a"]]))
