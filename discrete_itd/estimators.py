@@ -32,7 +32,7 @@ from discrete_itd.encoders import (
     Rows,
     TableEncoder,
 )
-from discrete_itd.encoders.clock import Times
+from discrete_itd.encoders.clock import Clock, Times
 from discrete_itd.encoders.rows import RowEstimate, ignored, unique_rows
 from discrete_itd.encoders.table import Encoded, column_specs
 from discrete_itd.likelihood import squared_errors
@@ -973,7 +973,10 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         if encoder.times is not None and j in (encoder.times.clock, *encoder.times.since):
             clock = encoder.names[encoder.times.clock]
             if clock == column:
-                what = "the clock, whose week is given, so that only its weekday has a probability: see predict_proba"
+                given = cast(Clock, own.codec).given
+                what = (
+                    f"the clock, whose {given} is given and has no probability: see predict_proba"
+                )
             else:
                 what = f"counted from {clock!r}, so that one value is another cell in each row: see predict_quantiles"
             raise ValueError(

@@ -314,8 +314,8 @@ class ForestDenoiser(Denoiser):
             cells[:, 0] = self._log_weights[leaf]
             cells[:, 1 + book.finite] = self._level_cells(pairs).double()
             if len(book.reals):
-                own = reals[pairs.row]
-                is_out = (own <= self._low[leaf]) | (own > self._high[leaf])
+                values = reals[pairs.row]
+                is_out = (values <= self._low[leaf]) | (values > self._high[leaf])
                 numbers = self._number_cells(pairs).double()
                 cells[:, 1 + book.reals] = numbers.masked_fill(is_out, -torch.inf)
             cells[:, 1:] = cells[:, 1 + order]

@@ -110,7 +110,7 @@ DEPENDS, TYPICAL, FEWEST, NEARLY, SLACK = 0.7, 0.25, 2, 2.5, 0.02
 RATES, OPEN = np.geomspace(0.001, 0.6, 30), np.array([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 0.5, 0.7])
 # share of pairs of dissenting rows of a key that agree, beyond chance and less by SEEN pairs, from which they are a
 # second value (errors have .6 at most, those of flights, which sources copy; days of the month by that of the year .74)
-LEAST_SHARE = 1e-6  # of wrong cells that may be expected
+LEAST_EXPECTED = 1e-6  # of wrong cells that may be expected
 ALIKE = 0.7
 VOTE = 2.0  # kappa: log-odds that one vote adds to a value
 MOST_CONTEXTS = 8  # most other columns by which the cells of a column are judged
@@ -212,8 +212,10 @@ def find_errors(
     """
     min_probability = check_share("min_probability", min_probability)
     expected_share = check_share("expected_share", expected_share)
-    if expected_share < LEAST_SHARE:
-        raise ValueError(f"expected_share must be at least {LEAST_SHARE:g}, got {expected_share!r}")
+    if expected_share < LEAST_EXPECTED:
+        raise ValueError(
+            f"expected_share must be at least {LEAST_EXPECTED:g}, got {expected_share!r}"
+        )
     frame, _ = read_rows(table, find_errors)
     unit = check_groups(groups, len(frame))
     unit = np.arange(len(frame)) if unit is None else unit

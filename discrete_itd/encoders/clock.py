@@ -25,6 +25,7 @@ from scipy.stats import spearmanr
 
 from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.codec import Codec
+from discrete_itd.encoders.gaps import evenly
 from discrete_itd.encoders.numeric import Continuous
 from discrete_itd.reading.frames import DAY, SECOND, is_number, time_zone
 
@@ -269,7 +270,7 @@ def times_of(
     which the rows are in order; else the first column of years that never fall, or never grow. None if there is none.
     """
     n_rows = max((len(values) for values in numbers.values()), default=0)
-    some = np.unique(np.linspace(0, n_rows - 1, min(n_rows, MOST_ROWS)).round().astype(int))
+    some = evenly(n_rows, MOST_ROWS)
     at, seconds, years = dict[int, np.ndarray](), dict[int, float](), dict[int, np.ndarray]()
     for j, values in numbers.items():
         values = values[some]
@@ -414,7 +415,7 @@ def counts_seconds(cells: np.ndarray) -> bool:
 def fitted_blocks(clock: Clock, values: np.ndarray) -> tuple[float, ...]:
     """Blocks of rows for :class:`Times`."""
     blocks = np.sort(clock.blocks(values[~clock.is_far(values)]))
-    chosen = np.linspace(0, len(blocks) - 1, min(len(blocks), MOST_BLOCKS)).round().astype(int)
+    chosen = evenly(len(blocks), MOST_BLOCKS)
     return tuple(blocks[chosen].tolist())
 
 

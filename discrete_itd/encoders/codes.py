@@ -21,10 +21,10 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -32,21 +32,18 @@ import pandas as pd
 from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.categories import MOST_LEVELS, no_category
 from discrete_itd.encoders.codec import Codec
+from discrete_itd.encoders.gaps import evenly
 from discrete_itd.reading.frames import PlainCells
 
 MOST_ROWS = 4096  # by which a cut is chosen
 ALIKE = 0.99  # least share of codes with the same kinds of characters up to a cut
 MOST_SHAPES = 64  # a column of more shapes is no column of codes
 MOST_CHARACTERS = 8  # of a prefix
-STRENGTHS = (
-    1.0,
-    4.0,
-    16.0,
-    64.0,
-)  # rows' worth of the prefix's share in the column, where it is predicted
+# Rows' worth of the prefix's share in the column, where it is predicted.
+STRENGTHS = (1.0, 4.0, 16.0, 64.0)
 # Nats of a cell, and standard errors, by which the best of all prefixes and other columns must be predicted better than
 # the whole code: the largest of some hundred means is rarely four errors above zero.
-LEAST_GAIN, LEAST_ERRORS = 0.05, 4.0
+LEAST_TOLD, LEAST_ERRORS = 0.05, 4.0
 FEWEST_OF_PREFIX = 4  # rows on average
 RARELY_FALLS = 0.02  # numbers of documents fall in at most so many of the rows in which they change
 YEARS, YEAR_DIGITS = ("1600", "2200"), 4
@@ -276,7 +273,7 @@ def fit_codes(codes: Sequence[str], counts: np.ndarray, cut: int) -> Codes:
     level_of, prefixes = pd.factorize(found[has_prefix], sort=True)
     texts, counts = np.array(codes, dtype=object)[has_prefix], counts[has_prefix]
     rows = np.bincount(level_of, counts)
-    some = texts[np.linspace(0, len(texts) - 1, min(len(texts), MOST_READ)).astype(int)]
+    some = texts[evenly(len(texts), MOST_READ)]
     patterns = Counter(map(_kinds, some.tolist()))
     if len(counts) >= DISTINCT * counts.sum():
         kept, new = np.zeros(0, np.int64), np.ones(len(prefixes))
@@ -326,14 +323,6 @@ def cuts_of(codes: Sequence[str], counts: np.ndarray) -> list[int]:
     return cuts
 
 
-class Cut(NamedTuple):
-    """Where codes are cut: ``at`` as :attr:`Codes.cut`, and the column that says most of the prefix."""
-
-    at: int
-    informant: Hashable
-    gain: float
-
-
 def best_cut(
     codes: np.ndarray,
     cuts: Sequence[int],
@@ -341,7 +330,7 @@ def best_cut(
     *,
     has_levels: bool,
     is_asked: bool = False,
-) -> Cut | None:
+) -> int | None:
     """The cut by which another column says most of codes (N,), None where missing.
 
     None if it does not say more than of whole codes.
@@ -350,44 +339,39 @@ def best_cut(
     identifiers, no column says anything. With ``is_asked``, the best cut is taken whatever it gains.
     """
     known = np.array([isinstance(code, str) for code in codes])
-    texts = codes[known]
-    groups = {name: group[known] for name, group in others.items()}
-    whole = np.zeros(len(texts))
-    if has_levels:
-        whole = _most_told(texts, groups)[1]
-    best = None
-    if is_asked:
-        best = 0.0, whole, Cut(cuts[min(1, len(cuts) - 1)], None, 0.0)
+    texts, groups = codes[known], [group[known] for group in others.values()]
+    nothing = np.zeros(len(texts))
+    best, most = cuts[min(1, len(cuts) - 1)] if is_asked else None, nothing
     for cut in cuts:
         prefixes = np.array([prefix_of(text, cut) or "" for text in texts], dtype=object)
         if not is_asked and FEWEST_OF_PREFIX * len(pd.unique(prefixes)) > len(prefixes):
             continue
-        name, told = _most_told(prefixes, groups)
-        if name is not None and (best is None or told.mean() > best[0]):
-            best = float(told.mean()), told, Cut(cut, name, float((told - whole).mean()))
+        told = _most_told(prefixes, groups)
+        if told.mean() > most.mean():
+            best, most = cut, told
     if best is None or is_asked:
-        return best and best[2]
-    error = float((best[1] - whole).std()) / math.sqrt(len(texts))
-    return best[2] if best[2].gain > max(LEAST_GAIN, LEAST_ERRORS * error) else None
+        return best
+    gains = most - (_most_told(texts, groups) if has_levels else nothing)
+    error = float(gains.std()) / math.sqrt(len(gains))
+    return best if gains.mean() > max(LEAST_TOLD, LEAST_ERRORS * error) else None
 
 
-def _most_told(texts: np.ndarray, groups: Mapping[Any, np.ndarray]) -> tuple[Any, np.ndarray]:
-    """The column that says most of texts (N,), and nats (N,) by which each is more probable given its group there.
+def _most_told(texts: np.ndarray, groups: Iterable[np.ndarray]) -> np.ndarray:
+    """Nats (N,) by which each text is more probable given its group, in the column whose ``groups`` (N,) say most.
 
-    Every row is left out of its own prediction, and texts that occur once are one.
+    Every row is left out of its own prediction, and texts that occur once are one. 0 where no column says anything.
     """
     a = pd.factorize(texts)[0]
     a = pd.factorize(np.where(np.bincount(a)[a] == 1, -1, a), use_na_sentinel=False)[0]
     alone = (np.bincount(a)[a] - 0.5) / len(a)
-    best: tuple[Any, np.ndarray] = None, np.zeros(len(a))
-    for name, group in groups.items():
+    best = np.zeros(len(a))
+    for group in groups:
         g = pd.factorize(group, use_na_sentinel=False)[0]
         pairs = pd.factorize(a * (g.max() + 1) + g)[0]
         n_pairs, n_given = np.bincount(pairs)[pairs] - 1, np.bincount(g)[g] - 1
         for strength in STRENGTHS:
             told = np.log((n_pairs + strength * alone) / (n_given + strength) / alone)
-            if told.mean() > best[1].mean():
-                best = name, told
+            best = max(best, told, key=np.mean)
     return best
 
 

@@ -17,6 +17,11 @@ def sampled(n: int) -> np.ndarray:
     return np.random.default_rng(0).permutation(n)[:MOST_ROWS]
 
 
+def evenly(n: int, most: int) -> np.ndarray:
+    """At most so many of ``n`` positions, evenly spaced, in order."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
+
+
 def informative_gaps(x: np.ndarray, nominal: Sequence[bool], asked: Sequence[int]) -> list[int]:
     """Positions among the columns ``asked`` for of those whose gaps are predictable from another one's cell or gap.
 

@@ -26,7 +26,6 @@ from discrete_itd.encoders.codes import (
     DISTINCT,
     MOST_ROWS,
     Codes,
-    Cut,
     best_cut,
     cuts_of,
     fit_codes,
@@ -35,6 +34,7 @@ from discrete_itd.encoders.codes import (
     shape_of,
 )
 from discrete_itd.encoders.column import Column, number
+from discrete_itd.encoders.gaps import evenly
 from discrete_itd.encoders.levels_or_numbers import (
     LEAST_GAIN,
     MOST_OTHERS,
@@ -360,7 +360,7 @@ def infer_column(
     from_array: bool,
     reading: Reading = NOTHING,
     groups: np.ndarray | None = None,
-    cut: Cut | None = None,
+    cut: int | None = None,
 ) -> Column:
     """Decide the kind of a column from :func:`read_text`, and learn its categories or scale.
 
@@ -391,7 +391,7 @@ def infer_column(
     if isinstance(dtype, np.dtype) and family(values.dtype) in TIMES:
         dtype = values.dtype  # times in objects come back as times
     kind = "code" if cut is not None else spec.kind or _kind(seen, dtype, from_array, groups)
-    codec, scale = _fit_codec(seen, kind, spec, dtype, is_open, None if cut is None else cut.at)
+    codec, scale = _fit_codec(seen, kind, spec, dtype, is_open, cut)
     if kind == "ordinal" and len(codec.categories) > MANY_CATEGORIES:
         warn(
             f"column {name!r}: {len(codec.categories)} ordinal categories will make the model large and slow; make it"
@@ -565,14 +565,14 @@ def find_cuts(
     specs: Mapping[Any, ColumnSpec],
     *,
     if_asked: bool = False,
-) -> dict[Any, Cut]:
+) -> dict[Any, int]:
     """Where columns of text are cut into prefixes that other columns tell, and rests that none does.
 
     ``columns`` are those of one table, as they were read; the ones ``left_out`` would have no place in the model. With
     ``if_asked``, only columns are cut that are specified as codes. A ValueError names one of these that cannot be cut.
     """
     n_rows = max((seen.n_rows for seen in columns.values()), default=0)
-    some, groups, cuts = _evenly(n_rows, MOST_ROWS), dict[Any, np.ndarray](), dict[Any, Cut]()
+    some, groups, cuts = evenly(n_rows, MOST_ROWS), dict[Any, np.ndarray](), dict[Any, int]()
     for name, seen in columns.items():
         is_asked = specs[name].kind == "code"
         places = list[int]()
@@ -615,11 +615,6 @@ def _may_be_codes(seen: Observed, kind: str | None) -> bool:
         and bool(text_among(seen.cells).all())
         and len(seen.tally[0]) >= FEWEST_CODES
     )
-
-
-def _evenly(n: int, most: int) -> np.ndarray:
-    """At most so many of n positions, evenly spaced."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).round().astype(int))
 
 
 def _at(seen: Observed, some: np.ndarray) -> np.ndarray:
