@@ -33,8 +33,8 @@ if "torch" not in sys.modules and not any(name in os.environ for name in WAITING
 
 if TYPE_CHECKING:
     from discrete_itd import datasets, recipes
+    from discrete_itd.cells.errors import find_errors
     from discrete_itd.detection.detector import DiffusionOutlierDetector
-    from discrete_itd.detection.errors import find_errors
     from discrete_itd.detection.outliers import find_outliers
     from discrete_itd.detection.watch import DriftWatch
     from discrete_itd.estimators import DiffusionDensity
@@ -64,7 +64,7 @@ _HOMES = {
     "DriftWatch": "detection.watch",
     "ImageDensity": "images.density",
     "compare_tables": "reporting.fidelity",
-    "find_errors": "detection.errors",
+    "find_errors": "cells.errors",
     "find_outliers": "detection.outliers",
     "report": "reporting.page",
 }

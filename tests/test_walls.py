@@ -26,6 +26,7 @@ LAYERS = [
     {"training"},
     {"models", "recipes", "images"},
     {"estimators"},
+    {"cells"},
     {"detection"},
     {"plots", "scale", "testing"},
     {"reporting"},

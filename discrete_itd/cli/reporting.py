@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pandas as pd
 
+from discrete_itd.cells.errors import find_errors
 from discrete_itd.cli.inputs import (
     about,
     check_detector,
@@ -27,7 +28,6 @@ from discrete_itd.cli.tables import (
     standard_output,
     write_table,
 )
-from discrete_itd.detection.errors import find_errors
 from discrete_itd.detection.outliers import find_outliers
 from discrete_itd.encoders import Rows
 from discrete_itd.plots import new_axes

@@ -40,6 +40,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from discrete_itd.cells.channel import WRONG_CELLS
 from discrete_itd.channel.gaussian import FARTHEST, GaussianPosterior
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.channel.rounded_numbers import Intervals
@@ -59,7 +60,6 @@ INTERVAL = 0.8  # probability of the reported interval of a number
 MANY_LEVELS = 10  # numbers with more distinct values are reported as an interval
 QUANTILES = torch.tensor([(1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2], dtype=torch.float64)
 BATCH_WORK = 1 << 25  # most rows times floats per row in one call
-WRONG_CELLS = 0.01  # prior share of the cells that are wrong, in rows with an alarm and without
 # Rows out of the fit on which the shares of exceptions are measured, and how many are judged before the next look at
 # the time, which the first second of it may exceed: 256 tell shares down to a fifth of ``WRONG_CELLS``.
 MEASURED_ROWS, MEASURED_AT_ONCE, MEASURED_SECONDS = 256, 64, 1.0

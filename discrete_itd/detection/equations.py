@@ -8,34 +8,19 @@ probability of the mended row, relations included, times that of the number in i
 
 from __future__ import annotations
 
-import itertools
-import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from scipy import special
 
-from discrete_itd.detection.cell_predictions import WRONG_CELLS
-from discrete_itd.detection.score import USUAL, Scorer
-from discrete_itd.encoders import Clock, Column, written
-from discrete_itd.encoders.relations import Relation, is_numeric, number_in, numbers_of
+from discrete_itd.cells.blame import Repair, by_row, cell_of, repairs
+from discrete_itd.cells.channel import WRONG_CELLS
+from discrete_itd.detection.score import Scorer
+from discrete_itd.encoders import Column, written
+from discrete_itd.encoders.relations import USUAL, numbers_of
 from discrete_itd.encoders.rows import Rows
-from discrete_itd.reading.frames import DAY, SECOND, restore_numbers, restore_times
-
-DAY_SECONDS = DAY // SECOND
-
-
-class Repair(NamedTuple):
-    """A cell, by row and column, with which a relation would hold if it were ``expected``, and log-odds of that."""
-
-    row: int
-    relation: int
-    column: int
-    expected: Any
-    log_weight: float
+from discrete_itd.reading.frames import restore_numbers
 
 
 def broken(scorer: Scorer, rows: Rows) -> pd.DataFrame:
@@ -76,48 +61,6 @@ def broken(scorer: Scorer, rows: Rows) -> pd.DataFrame:
     )
 
 
-def by_row(ways: Iterable[Repair]) -> dict[int, tuple[list[Repair], np.ndarray]]:
-    """Of each row its repairs, and their probabilities if one of them is what was meant."""
-    of_rows: dict[int, list[Repair]] = {}
-    for way in ways:
-        of_rows.setdefault(way.row, []).append(way)
-    weights = {i: np.array([w.log_weight for w in ways]) for i, ways in of_rows.items()}
-    return {i: (ways, special.softmax(weights[i])) for i, ways in of_rows.items()}
-
-
-def repairs(
-    schema: Sequence[Column],
-    relations: Sequence[Relation],
-    numbers: np.ndarray,
-    given: Collection[int] = (),
-) -> Iterator[Repair]:
-    """The cells, but for given columns, that may be wrong in rows (N, C) of numbers that break what few rows break.
-
-    The log-weights are those of the relations in the row as it is mended, and of a number in its place.
-    """
-    for k, relation in enumerate(relations):
-        places = np.flatnonzero(relation.follows(numbers) == 0) if relation.share > USUAL else ()
-        for i, j in itertools.product(places, sorted({*relation.columns} - {*given})):
-            row = numbers[[i]].copy()
-            row[:, j] = relation.solved(row, j)
-            if np.isnan(row[0, j]):
-                continue
-            if is_numeric(schema[j]):
-                expected = _cell(schema[j], row[:, j])
-            else:  # text with the number that is nearest
-                away = [abs(number_in(text) - row[0, j]) for text in schema[j].categories]
-                expected = schema[j].categories[int(np.nanargmin(away))]
-            row[:, j] = numbers_of(pd.DataFrame({schema[j].name: [expected]}), [schema[j]])[:, 0]
-            if relation.follows(row)[0] != 1:  # the column has no such number
-                continue
-            log_weight = _log_flat(schema[j])
-            for other in relations:
-                follows = other.follows(row)[0]
-                if not math.isnan(follows):
-                    log_weight += math.log(other.share if follows else 1 - other.share)
-            yield Repair(int(i), k, j, expected, log_weight)
-
-
 def _likely_repairs(scorer: Scorer, rows: Rows) -> list[Repair]:
     """Repairs whose weights are those of the mended rows by the model, too."""
     schema, relations = rows.encoder.schema, rows.encoder.relations
@@ -142,24 +85,6 @@ def _likely_repairs(scorer: Scorer, rows: Rows) -> list[Repair]:
 def _result(column: Column, numbers: np.ndarray) -> Any:
     """The first of numbers as a column writes them, whatever its range; times are in days."""
     if column.family != "number" or not column.codec.of_numbers:
-        return _cell(column, numbers)
+        return cell_of(column, numbers)
     is_whole = column.codec.whole and bool(numbers[0] == np.rint(numbers[0]))
     return restore_numbers(numbers[:1], np.dtype(float), is_whole, column.decimals).iloc[0]
-
-
-def _cell(column: Column, numbers: np.ndarray) -> Any:
-    """The cell nearest to the first of numbers; times are in days."""
-    if column.family != "number":
-        steps = (numbers * DAY_SECONDS - column.origin) * (SECOND / column.step)
-        return restore_times(steps[:1], column.dtype, column.origin, column.step).iloc[0]
-    return column.decode(column.from_numbers(numbers)[:1], settled=True).iloc[0]
-
-
-def _log_flat(column: Column) -> float:
-    """Log-mass of a number of a column if each of its numbers is as probable."""
-    codec: Any = column.codec
-    if isinstance(codec, Clock):  # of any block
-        return -math.log((codec.high - codec.low + 1) * codec.length)
-    if codec.has_levels:
-        return -math.log(codec.n_levels)
-    return -math.log(max(1.0, (codec.high - codec.low) / codec.step))

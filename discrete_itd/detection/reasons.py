@@ -15,9 +15,10 @@ import pandas as pd
 
 from discrete_itd.detection.cell_predictions import LEAST_NATS, likely_errors, predictions
 from discrete_itd.detection.equations import broken
-from discrete_itd.detection.score import USUAL, Scorer, scorer_of
+from discrete_itd.detection.score import Scorer, scorer_of
 from discrete_itd.encoders import Column, number, written
 from discrete_itd.encoders.column import is_missing
+from discrete_itd.encoders.relations import USUAL
 from discrete_itd.encoders.rows import Rows, distinct
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.validation import check_integer
@@ -140,7 +141,7 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
           of the cell in which it is recorded; ``expected_nats``, its expectation, the entropy of that conditional
           distribution; ``excess_nats``, the difference;
         * ``probability_wrong``, the probability that the cell is wrong, if one cell in a hundred is
-          (``cell_predictions.WRONG_CELLS``), whether or not the row raises an alarm, and right cells contradict the
+          (``cells.channel.WRONG_CELLS``), whether or not the row raises an alarm, and right cells contradict the
           others as often as in the calibration rows of a detector, or in one of so many training rows; if the other
           cells are right, or have their predicted values where they are more suspicious; cells of one contradiction
           share it. Above 0.5 the cell is called likely wrong;

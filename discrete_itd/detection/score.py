@@ -47,6 +47,7 @@ from torch import Tensor
 
 from discrete_itd.denoisers.forest import ForestDenoiser, responsible
 from discrete_itd.encoders import Column
+from discrete_itd.encoders.relations import USUAL
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity, drawn_rows
 from discrete_itd.models.exact import FEWEST_LEAF_ROWS, grow
@@ -57,9 +58,6 @@ from discrete_itd.validation import check_integer
 ROUNDINGS = 1 << 12  # bound on the number of consecutive roundings behind one score
 DECIMALS = 4  # decimals of compared nats: equal rows of two tables may differ in further ones
 STEP = 2.0**-32  # nats are multiples of it: up to a million, their sums are exact in any order
-# Share of the training rows that follow, from which a row that does not is anomalous. At .95 a table of OddBench in
-# which 96 % follow lost 2.6 points of AUROC.
-USUAL = 0.99
 LEVEL = 0.95  # level of the quantile q in tables of few columns
 # Rows drawn from a model to estimate q; fewer along paths, where a row takes up to a second.
 TYPICAL_ROWS, TYPICAL_ALONG_PATHS = 500, 100

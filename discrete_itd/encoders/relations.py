@@ -30,6 +30,9 @@ Floats, Bools = NDArray[np.float64], NDArray[np.bool_]
 # How far beside the interval that rounding leaves open a lattice point still counts, in steps: an expression of cents
 # has float errors, and a number between two points may have been rounded either way.
 ON_LATTICE = 1e-4
+# Share of the training rows that follow, from which a row that does not is anomalous. At .95 a table of OddBench in
+# which 96 % follow lost 2.6 points of AUROC.
+USUAL = 0.99
 FLOAT_ERROR = 1e-12  # the same for large numbers, relative to them
 FLOAT = 1e-9  # relative rounding error of an expression of floats
 EPOCH_YEAR, MONTHS_A_YEAR, LONGEST_MONTH = 1970, 12, 31

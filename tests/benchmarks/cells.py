@@ -18,7 +18,7 @@ drawn (``UNSEEN``) when nothing had used them; one constant was chosen by their 
 "exceptions" are generated tables in which one column follows another but for a share of rightful exceptions, or with a
 spread, without and with planted errors: printed are the cells named and what their probabilities mean, pooled.
 ``--expected-share`` is the prior of ``find_errors``; ``--set`` changes constants of
-``discrete_itd.detection.errors`` and ``cell_counts``.
+``discrete_itd.cells``.
 
 Printed are, per table and method: wrong cells, precision, recall and F1 at the method's own threshold and F1 at the
 true number of wrong cells, average precision, the share of wrong cells among those with a probability of .5 to .7,
@@ -53,13 +53,14 @@ from sklearn.metrics import average_precision_score
 from sklearn.model_selection import cross_val_predict
 
 from discrete_itd import find_errors
+from discrete_itd.cells import blame, channel, counts, errors, judges, keys, others, views
 from discrete_itd.datasets import load_adult
-from discrete_itd.detection import cell_counts, errors
 from tests.benchmarks import data
 from tests.benchmarks.messy import cleaned, cleaned_orders
 from tests.benchmarks.tables import available, machine, markdown, mean_and_error, processor_timed
 
 FOLDER = Path(os.environ.get("DISCRETE_ITD_CELLS", "."))
+PARTS = blame, channel, counts, errors, judges, keys, others, views
 TWINS, PLANTED = ("hospital", "flights", "beers", "rayyan"), ("adult", "loans", "orders")
 # every fifteenth by name of its tables of 1 000 to 6 000 rows and 6 to 25 columns that nothing here had used
 UNSEEN = (
@@ -100,7 +101,7 @@ def main() -> None:
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=NUMBER")
     options = parser.parse_args()
     for name, value in (text.split("=") for text in options.set):
-        modules = [module for module in (errors, cell_counts) if hasattr(module, name)]
+        modules = [module for module in PARTS if hasattr(module, name)]
         if not modules:
             parser.error(f"find_errors has no constant {name}")
         for module in modules:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from discrete_itd.detection.cell_network import FOLDS, CellNetwork, ColumnCells, folds
+from discrete_itd.cells.network import FOLDS, CellNetwork, ColumnCells, folds
 
 pytestmark = pytest.mark.single_precision
 

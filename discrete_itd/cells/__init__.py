@@ -1,0 +1,7 @@
+"""Wrong cells of a table: a cell after a noisy channel (25).
+
+``written`` reads cells as they are meant, and ``views`` shows columns as values, patterns and bins. Judges say how
+probable a cell is given the others of its row (``judgement``): other columns one by one (``others``), keys (``keys``)
+and networks (``network``), by ``counts`` without the row itself; ``judges`` chooses among them. ``channel`` has the
+shares of errors and exceptions, ``blame`` divides those of a contradiction; ``errors`` names the cells.
+"""
