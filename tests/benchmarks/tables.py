@@ -1,4 +1,4 @@
-"""The tables of the benchmarks, their fitted models (kept between runs), and Markdown output."""
+"""Results of the benchmarks: kept between runs, timed, and printed as Markdown."""
 
 from __future__ import annotations
 
@@ -10,62 +10,15 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.recipes import Network
-from tests.benchmarks.data import has_density, load_density
-from tests.networks import load_bayesian_network
 
 CACHE = Path(__file__).parent / ".cache"
-NETWORKS = ("asia", "sachs", "child", "insurance", "alarm")  # whose truth is known
-
-
-class Table(NamedTuple):
-    """Rows to fit on and to test on, as frames or code arrays, and the truth where it is known."""
-
-    fit: pd.DataFrame | np.ndarray
-    test: pd.DataFrame | np.ndarray
-    validation_fraction: float
-    true_log_prob: np.ndarray | None  # of the test rows
-
-
-def load(name: str, n_train: int = 20_000) -> Table | None:
-    """A density table, or rows of a Bayesian network; None, with a line saying so, if it is not to be had.
-
-    A density table's published training and validation rows are fitted together, with as many of them held out
-    by the estimator as were published for validation.
-    """
-    if name in NETWORKS:
-        network = load_bayesian_network(name)
-        fit, test = network.sample(n_train, random_state=0), network.sample(5000, random_state=1)
-        return Table(fit, test, 0.1, network.log_prob(test))
-    if not has_density(name):
-        print(f"skipped {name}: its file is not here (see tests/benchmarks/data.py)")
-        return None
-    data = load_density(name)
-    fit = np.concatenate([data.train, data.valid])
-    return Table(fit, data.test, len(data.valid) / len(fit), None)
-
-
-def fitted(name: str, table: Table, max_time: float, *, fresh: bool = False) -> DiffusionDensity:
-    """The default model of a table, trained for ``max_time`` seconds, or the one kept from an earlier run."""
-    CACHE.mkdir(exist_ok=True)
-    path = CACHE / f"{name}-{max_time:g}.safetensors"
-    if path.exists() and not fresh:
-        return DiffusionDensity.load(path)
-    model = DiffusionDensity(
-        max_steps=1_000_000,
-        max_time=max_time,
-        validation_fraction=table.validation_fraction,
-        random_state=0,
-    ).fit(table.fit)
-    model.save(path)
-    return model
 
 
 def estimator(
@@ -104,11 +57,6 @@ def processor_timed(call: Callable[..., Any], *arguments: Any) -> tuple[Any, flo
     start = time.process_time()
     value = call(*arguments)
     return value, time.process_time() - start
-
-
-def encoded(model: DiffusionDensity, rows: pd.DataFrame | np.ndarray) -> torch.Tensor:
-    """The rows as the model's core sees them: float64 category codes."""
-    return torch.from_numpy(model.encoder_.transform(pd.DataFrame(rows)).x).to(model.model_.device)
 
 
 def kept(name: str) -> dict[str, Any]:
