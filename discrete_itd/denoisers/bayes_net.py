@@ -229,15 +229,34 @@ class BayesNetDenoiser(Denoiser):
 
     @torch.no_grad()
     def leave_one_out(self, x: Tensor, asked: Tensor) -> Posterior:
-        """All at once, by the derivatives with respect to the evidence (Darwiche 2003): in double, as odds are huge."""
-        book, levels = self.codebook, self.codebook.levels
-        logits = book.known_snr.new_zeros(len(x), levels.n_points)
-        if levels.n_columns:
-            parts = filled(x[:, book.finite]).split(self._step)
-            each = [self._derivatives(self._certain(part).double())[1] for part in parts]
-            outside = torch.cat([t.permute(2, 0, 1) for t in each])[: len(x)]
-            logits = levels.log_softmax(finite_log(levels.gather(outside))).to(logits)
-        return self._with_others(logits)
+        """By the tables of a column and of its children; in rows with missing cells by derivatives (Darwiche 2003)."""
+        levels, cells = self.codebook.levels, x[:, self.codebook.finite]
+        logits = replace_rows(
+            self._by_blankets(cells.nan_to_num(0.0).long()),
+            cells.isnan().any(1),
+            lambda gaps: self._by_derivatives(cells[gaps]),
+        )
+        return self._with_others(levels.log_softmax(logits).to(self.codebook.known_snr))
+
+    def _by_blankets(self, codes: Tensor) -> Tensor:
+        """Unnormalised log-probabilities (B, T) of each column's levels given the others' codes (B, C), in double."""
+        levels, log_probs = self.codebook.levels, self.log_probs.double()
+        row_of_table, _ = self._rows_of_tables(codes.double())
+        entry = row_of_table + codes
+        logits = log_probs[row_of_table[:, levels.level_column] + levels.level_code]
+        for child, parents in enumerate(self.parents):
+            for i, j in enumerate(parents):
+                stride = math.prod(self._shapes[child][i + 1 :])
+                other_codes = torch.arange(self._shapes[j][-1], device=codes.device) - codes[:, [j]]
+                logits[:, levels.own(j)] += log_probs[entry[:, [child]] + stride * other_codes]
+        return logits
+
+    def _by_derivatives(self, cells: Tensor) -> Tensor:
+        """The same with missing cells (B, C) summed out: in double, as odds are huge."""
+        parts = filled(cells).split(self._step)
+        each = [self._derivatives(self._certain(part).double())[1] for part in parts]
+        outside = torch.cat([t.permute(2, 0, 1) for t in each])[: len(cells)]
+        return finite_log(self.codebook.levels.gather(outside))
 
     def _log_mass(
         self,

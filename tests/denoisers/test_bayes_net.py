@@ -805,6 +805,9 @@ def test_improbable_cells_have_their_odds_given_the_others(device, dtype):
         expected = (net.log_prob(x).double() - total).to(found)
         torch.testing.assert_close(found[:, j], expected, atol=rounding(dtype, 30), rtol=1e-5)
     assert found.min() < -40
+    odds = book.levels.log_softmax
+    by_sums, by_tables = odds(net._by_derivatives(every)), odds(net._by_blankets(every.long()))
+    torch.testing.assert_close(by_tables, by_sums, atol=rounding(dtype, 30), rtol=1e-5)
 
 
 def test_few_rows_are_not_believed_more_than_many(device):
