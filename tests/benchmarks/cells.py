@@ -215,6 +215,12 @@ def following(share: float | str, seed: int) -> pd.DataFrame:
 
 def planted(name: str, seed: int, n_rows: int, swapped: float = SWAPPED) -> Cells | None:
     """A clean table into which wrong cells are planted."""
+    clean = clean_table(name, seed, n_rows)
+    return None if clean is None else with_errors(clean, seed, swapped)
+
+
+def clean_table(name: str, seed: int, n_rows: int) -> pd.DataFrame | None:
+    """Random rows of a clean table, in random order."""
     if name == "adult":
         clean = load_adult()
     elif "/" in name:
@@ -231,8 +237,7 @@ def planted(name: str, seed: int, n_rows: int, swapped: float = SWAPPED) -> Cell
         if (folder / "history_labels.csv").is_file():
             kinds = pd.read_csv(folder / "history_labels.csv", keep_default_na=False).iloc[:, -1]
             clean = clean[(kinds == "").to_numpy()]
-    clean = clean.sample(min(n_rows, len(clean)), random_state=seed).reset_index(drop=True)
-    return with_errors(clean, seed, swapped)
+    return clean.sample(min(n_rows, len(clean)), random_state=seed).reset_index(drop=True)
 
 
 def with_errors(clean: pd.DataFrame, seed: int, swapped: float = SWAPPED) -> Cells:

