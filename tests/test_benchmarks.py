@@ -48,6 +48,7 @@ RUNS = {
     "features": "discrete_itd scikit-learn",
     "cells": "adult --rows 400",
     "clean": "--tables carData/Mroz vcdExtra/Titanicp --rows 200",
+    "twins": "--tables carData/Mroz vcdExtra/Titanicp --rows 200",
 }
 
 

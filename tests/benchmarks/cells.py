@@ -22,7 +22,9 @@ spread, without and with planted errors: printed are the cells named and what th
 
 Printed are, per table and method: wrong cells, precision, recall and F1 at the method's own threshold and F1 at the
 true number of wrong cells, average precision, the share of wrong cells among those with a probability of .5 to .7,
-.7 to .9 and above (calibration), the share of found cells whose expected value is right, and CPU-seconds.
+.7 to .9 and above (calibration), precision, recall and F1 of repairs end to end (of the cells overwritten, those now
+right; of the wrong cells, those now right) where every named cell gets its expected value, the share that is right of
+those that ``discrete-itd check --repair`` writes, and CPU-seconds.
 
 Peers rank cells and have no threshold: "rarity", the share of the value in its column; "isolation forest" of the
 one-hot row without the column, and with it, the difference; "boosting", the probability of the value, or the distance
@@ -54,6 +56,7 @@ from sklearn.model_selection import cross_val_predict
 
 from discrete_itd import find_errors
 from discrete_itd.cells import blame, channel, counts, errors, judges, keys, others, views
+from discrete_itd.cli.reporting import SURE
 from discrete_itd.datasets import load_adult
 from tests.benchmarks import data
 from tests.benchmarks.messy import cleaned, cleaned_orders
@@ -84,10 +87,11 @@ class Cells(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Scores (N, C), larger for likelier errors; whether they are probabilities; and expected values."""
+    """Scores (N, C), larger for likelier errors; if these are probabilities, expected values and theirs, 0 for none."""
 
     scores: NDArray[np.float64]
     expected: NDArray[np.object_] | None = None
+    certainty: NDArray[np.float64] | None = None
 
 
 def main() -> None:
@@ -136,7 +140,8 @@ def main() -> None:
         "F1 at n",
         "AP",
     ]
-    print(markdown([*header, *shares, "repairs right", "CPU-s"], lines))
+    repairs = ["repair precision", "repair recall", "repair F1", "right of repairs written"]
+    print(markdown([*header, *shares, *repairs, "CPU-s"], lines))
     at_n, ap = header.index("F1 at n"), header.index("AP")
     if len({line[0] for line in lines}) < 2:
         return
@@ -274,24 +279,29 @@ def measured(table: Cells, answer: Answer) -> list[str]:
     best = np.argsort(-scores.ravel(), kind="stable")[:n]
     at_n = f"{wrong.ravel()[best].mean():.3f}"
     precision = f"{average_precision_score(wrong.ravel(), scores.ravel()):.3f}"
-    if answer.expected is None:
-        return [str(n), *["-"] * 4, at_n, precision, *["-"] * len(BINS)]
+    if answer.expected is None or answer.certainty is None:
+        return [str(n), *["-"] * 4, at_n, precision, *["-"] * (len(BINS) + 3)]
     said = scores >= 0.5
-    hit = said & wrong
     of_value = said & (table.of_value | ~wrong)
     shares = []
     for low, high in itertools.pairwise(BINS):
         own = (scores >= low) & (scores < high)
         shares.append(f"{wrong[own].mean():.2f} of {own.sum()}" if own.any() else "none")
-    truth = table.clean.to_numpy(dtype=object)[hit]
-    right = [
-        ("" if pd.isna(a) else str(a)) == str(b)
-        for a, b in zip(answer.expected[hit], truth, strict=True)
-    ]
-    rates = [hit.sum() / max(1, said.sum()), hit.sum() / max(1, n), _f1(said, wrong)]
+    written = said & (answer.certainty > 0)
+    cells, clean = (pd.DataFrame(c).fillna("").astype(str) for c in (answer.expected, table.clean))
+    mended = written & wrong & (cells.to_numpy() == clean.to_numpy())
+    is_sure = written & (answer.certainty >= SURE)
+    repairs = [_ratio(mended, written), _ratio(mended, wrong)]
+    repairs.append(2 * mended.sum() / max(1, written.sum() + n))
+    rates = [_ratio(wrong, said), _ratio(said, wrong), _f1(said, wrong)]
     rates = [f"{rate:.3f}" for rate in [*rates, _f1(of_value, table.of_value)]]
-    repairs = f"{np.mean(right):.3f}" if right else "none"
-    return [str(n), *rates, at_n, precision, *shares, repairs]
+    repairs = [f"{rate:.3f}" for rate in repairs]
+    written = f"{_ratio(mended & is_sure, is_sure):.3f} of {is_sure.sum()}"
+    return [str(n), *rates, at_n, precision, *shares, *repairs, written]
+
+
+def _ratio(part: NDArray[np.bool_], whole: NDArray[np.bool_]) -> float:
+    return float((part & whole).sum()) / max(1, int(whole.sum()))
 
 
 def _f1(said: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> float:
@@ -303,10 +313,12 @@ def _f1(said: NDArray[np.bool_], wrong: NDArray[np.bool_]) -> float:
 
 def ours(table: pd.DataFrame, least: float = 0.001, expected_share: float = 0.01) -> Answer:
     found = find_errors(table, min_probability=least, expected_share=expected_share)
-    scores, expected = np.zeros(table.shape), np.full(table.shape, None, dtype=object)
+    scores, certainty = np.zeros((2, *table.shape))
+    expected = np.full(table.shape, None, dtype=object)
     at = found["row"].to_numpy(), table.columns.get_indexer(found["column"])
     scores[at], expected[at] = found["probability_wrong"], found["expected"]
-    return Answer(scores, expected)
+    certainty[at] = found["expected_probability"]
+    return Answer(scores, expected, certainty)
 
 
 def rarity(table: pd.DataFrame) -> Answer:

