@@ -1,4 +1,4 @@
-"""Anomaly detection: this library's detector beside PyOD's and MaskDiff-AD, over seeds.
+"""Anomaly detection: this library's detector beside PyOD's, over seeds.
 
     python -m tests.benchmarks.anomaly categorical                 # all sets and methods, smallest file first
     python -m tests.benchmarks.anomaly numeric glass Wilt --methods ours kNN --max-time 30
@@ -9,7 +9,7 @@
 
 Categorical: the protocol of MaskDiff-AD (arXiv:2605.30046). 30 % of a table's rows, stratified, are for testing, the
 normal ones of the others for training; splits with the seeds 4 to 8. Every column is a category. PyOD's detectors
-see one column per category, MaskDiff-AD (see ``detectors.py``) and ours the categories.
+see one column per category, ours the categories.
 
 Numeric: at most 12 000 rows are drawn, a random half of the normal ones is for training, the other half and all
 anomalies are for testing; seeds 0 to 4. The script of DTE (ICLR 2024, arXiv:2305.18593) takes the first half in file
@@ -23,8 +23,7 @@ and test rows are its own, the first half of the normal rows in file order and a
 more than 12 000 rows (campaign, cover, donors, shuttle). Beside ours stands what was published there.
 
 Peers have their default parameters; kNN and LOF keep at most 20 000 training rows. ECOD and COPOD rank a test row
-among training and test rows together, which is how PyOD has them. MaskDiff-AD is trained on w7a for the first seed
-alone, which takes more than an hour of one core.
+among training and test rows together, which is how PyOD has them.
 
 AUROC and average precision are multiplied by 100, with the standard error of the mean over the seeds. Bold: the best
 mean of the table, and those whose paired difference to it, seed by seed, is at most one standard error. Ranks are of
@@ -64,9 +63,7 @@ from tests.benchmarks.tables import (
 )
 
 METHODS = {
-    "categorical": (
-        ["ours", "independent", "IForest", "ECOD", "COPOD", "HBOS", "kNN", "LOF", "MaskDiff-AD"]
-    ),
+    "categorical": (["ours", "independent", "IForest", "ECOD", "COPOD", "HBOS", "kNN", "LOF"]),
     "numeric": ["ours", "kNN4", "kNN", "ECOD", "HBOS", "IForest", "LOF"],
 }
 OFA_METHODS = ["ours", "kNN4", "kNN", "LOF", "IForest", "ECOD", "DTE-NP", "TCCM"]
@@ -126,11 +123,7 @@ def main() -> None:
         table = load(name)
         rows = min(len(table[0]), data.MAX_ROWS) if kind == "numeric" else len(table[0])
         shapes[name] = f"{rows} × {table[0].shape[1]}"
-        results[name] = {
-            method: _measure(name, table, method, options)
-            for method in methods
-            if not (name == "mushroom" and method == "MaskDiff-AD" and options.quick)
-        }
+        results[name] = {method: _measure(name, table, method, options) for method in methods}
     print(f"\n{kind}, seeds {' '.join(map(str, options.seeds))}; ours: {_slug('ours', options)}")
     for measure, words in MEASURES.items():
         print(f"\n{words}{' (seconds to fit + to score)' if measure == 'auroc' else ''}\n")
@@ -205,9 +198,7 @@ def _measure(
     file += "-quick" if options.quick and method != "ours" else ""
     file += "-ofa" if options.ofa else "-first" if options.split == "first" else ""
     known = {} if options.fresh or options.quick else kept(file)
-    few = (method, name) == ("MaskDiff-AD", "w7a")
-    seeds = [seed for seed in options.seeds if not few or seed == SEEDS["categorical"][0]]
-    for seed in seeds:
+    for seed in options.seeds:
         if str(seed) in known or options.cached:
             continue
         split = _split(table, seed, options)
@@ -225,7 +216,7 @@ def _measure(
         }
         keep(file, str(seed), known[str(seed)])
         print(f"{file}, seed {seed}: {known[str(seed)]}", file=sys.stderr, flush=True)
-    return {seed: known[str(seed)] for seed in seeds if str(seed) in known}
+    return {seed: known[str(seed)] for seed in options.seeds if str(seed) in known}
 
 
 def _split(table: tuple[Any, np.ndarray], seed: int, options: argparse.Namespace) -> Anomalies:
@@ -261,8 +252,6 @@ def _scored(
         train, test = pd.DataFrame(train, columns=names), pd.DataFrame(test, columns=names)
     if method == "independent":
         return detectors.fit_and_score(detectors.untrained(), train, test)
-    if method == "MaskDiff-AD":
-        return detectors.maskdiff(train, test, seed)
     return detectors.ours(options.kind, train, test, seed, options)
 
 

@@ -1,11 +1,10 @@
-"""Detectors of anomalies that the benchmarks set side by side: this library's, PyOD's and those of four papers.
+"""Detectors of anomalies that the benchmarks set side by side: this library's, PyOD's and those of three papers.
 
 Each takes normal rows to train on and rows to score, and returns scores, higher for odder rows, and its seconds.
 PyOD's get numbers (``one_hot``, ``standardised``) and their default parameters; "kNN4" (``neighbours_in_scalings``) is
 nearest neighbours in four scalings of the numbers, a stronger baseline than PyOD's in one. The papers' are run from
 where their repositories were unpacked; an environment variable names the folder of each:
 
-- ``DISCRETE_ITD_MASKDIFF``: MaskDiff-AD (Zhang et al., arXiv:2605.30046, github.com/lxzhang1/MaskDiff-AD);
 - ``DISCRETE_ITD_TCCM``: TCCM (Li et al., NeurIPS 2025, arXiv:2510.18328, github.com/ZhongLIFR/TCCM-NIPS);
 - ``DISCRETE_ITD_MCM``: MCM (Yin et al., ICLR 2024, github.com/JXYin24/MCM);
 - ``DISCRETE_ITD_DTE``: DTE-C and DTE-NP (Livernoche et al., ICLR 2024, arXiv:2305.18593, github.com/vicliv/DTE).
@@ -264,7 +263,6 @@ def _shifted(
 # -- from unpacked repositories -----------------------------------------------------------------
 
 UNPACKED = {
-    "MaskDiff-AD": ("DISCRETE_ITD_MASKDIFF", "models/mdad/parametric_rec.py"),
     "TCCM": ("DISCRETE_ITD_TCCM", "FMAD/FlowMatchingAD.py"),
     "MCM": ("DISCRETE_ITD_MCM", "Model/Model.py"),
     "DTE-C": ("DISCRETE_ITD_DTE", "diffusion/dte.py"),
@@ -280,46 +278,6 @@ def is_unpacked(label: str) -> bool:
     if not found:
         print(f"skipped {label}: {variable} does not name a folder with its files")
     return found
-
-
-def maskdiff(train: pd.DataFrame, test: pd.DataFrame, seed: int) -> Scored:
-    """MaskDiff-AD, parametric, with what its script for experiments does by default, on the CPU.
-
-    Its registry of data sets lacks a file: its model and its encoding of tables are imported past it.
-    """
-    models, preprocess = _modules(
-        "MaskDiff-AD", "models.mdad.parametric_rec", "preprocess.tabular_preprocessor"
-    )
-    config = preprocess.PreprocessorConfig(categorical_only=True)
-    coded, coded_test, sizes, _ = preprocess.TabularPreprocessor(config).fit_transform(
-        train, test, list(train.columns)
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = models.ParametricMDADRec(
-            cardinalities=sizes,
-            mask_schedule=tuple(i / 10 for i in range(10)),
-            d_model=256,
-            hidden_dim=512,
-            layers=3,
-            dropout=0.1,
-            device="cpu",
-            seed=seed,
-        )
-        # epochs=20, batch_size=512, lr=1e-3, weight_decay=1e-5 are the defaults of fit
-        _, fit_seconds = timed(
-            lambda: model.fit(coded.to_numpy(np.int64, copy=True), verbose=False)
-        )
-        scores, score_seconds = timed(
-            lambda: model.score_samples(
-                coded_test.to_numpy(np.int64, copy=True),
-                probe_times=tuple(range(1, 10)),
-                n_probe_views=16,
-                batch_size=1024,
-                verbose=False,
-            )
-        )
-    return Scored(scores.astype(np.float64), fit_seconds, score_seconds)
 
 
 def tccm(train: NDArray, test: NDArray, seed: int) -> Scored:

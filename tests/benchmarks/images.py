@@ -7,9 +7,8 @@ saved with ``save_pretrained`` and read back: one of linear noise that predicts 
 predicts the velocity. Of 1 797 pictures 1 200 train them, 237 are held out (for calibration and the weights of
 ensembles, and to stop tuning), 360 are tested. Then:
 
-* bits per dimension by the variational bound, the integral (4) and the path (6), of the models as they are, tuned,
-and in
-  ensembles; of independent pixels, and of exact models of this library fitted to the same pictures;
+* bits per dimension by the integral (4) and the path (6), of the models as they are, tuned, and in ensembles;
+  of independent pixels, and of exact models of this library fitted to the same pictures;
 * the same integral by the procedure that was released with the paper, and how many network calls each needs for a
   standard error.
 
@@ -37,7 +36,6 @@ from discrete_itd.images.density import ImageEstimate
 from discrete_itd.likelihood.integral import error_and_tail
 from tests.benchmarks import tables
 from tests.benchmarks.tables import machine, markdown, mean_and_error
-from tests.benchmarks.variational import variational_bound
 
 KINDS = {
     "linear, noise": {"beta_schedule": "linear", "prediction_type": "epsilon"},
@@ -83,7 +81,6 @@ def main() -> None:
         print("  ", *lines[-1], flush=True)
 
     for name, model in models.items():
-        line(name, "variational bound", lambda m=model: bound(m, test))
         line(name, "integral", lambda m=model: m.integral(test, n_points=options.points))
         line(name, "path", lambda m=model: m.log_prob(test, n_paths=options.paths))
     tuned = {}
@@ -101,7 +98,6 @@ def main() -> None:
             flush=True,
         )
         name = f"{name}, tuned"
-        line(name, "variational bound", lambda m=tuned: bound(last(m), test))
         line(name, "integral", lambda m=tuned: last(m).integral(test, n_points=options.points))
         line(name, "path", lambda m=tuned: last(m).log_prob(test, n_paths=options.paths))
     for name, members in (("both", models), ("both, tuned", tuned)):
@@ -127,13 +123,6 @@ def main() -> None:
     print(f"\n{len(test)} test pictures\n\n{markdown(header, lines)}\n", flush=True)
 
     print(released_beside_ours(first, test[:100]), "\n", flush=True)
-
-
-def bound(model: ImageDensity, test: np.ndarray) -> ImageEstimate:
-    """The variational bound of each picture."""
-    x, generator = model.encode(test), model.generator()
-    found = variational_bound(model.denoiser, x, n_times=50, generator=generator)
-    return ImageEstimate(*(part.cpu().numpy() for part in found))
 
 
 def last(models: dict[str, ImageDensity]) -> ImageDensity:
