@@ -17,7 +17,7 @@ cell is missing. Its point has D coordinates: of the columns of categories, then
 
 One flat tensor holds all levels of all columns, columns of one shape side by side. A group of few categories is stored
 category-major, (B, K, G), so that a softmax runs along a vectorised axis; a group of many is stored column-major,
-(B, G, K). It is far faster than a scatter over ragged segments (``python -m tests.benchmarks.segments``).
+(B, G, K). It is far faster than a scatter over ragged segments.
 
 The letters of tensor shapes are listed in :mod:`discrete_itd.channel`; in :class:`Levels`, C and D are counted over the
 columns of categories alone, and G over the columns of one group.
@@ -38,7 +38,9 @@ from discrete_itd.channel.rounded_numbers import NumberLine, NumberLines
 from discrete_itd.devices import index_tensor
 
 VERTEX = 1 / math.sqrt(2)  # ‖e_k − e_l‖ = 1 for two vertices of the simplex
-CATEGORY_MAJOR_UP_TO = 32  # most levels of a category-major group (tests.benchmarks.segments)
+CATEGORY_MAJOR_UP_TO = (
+    32  # most levels of a category-major group: of more, sums along the last axis are faster
+)
 KNOWN_NATS = 1000.0  # log-odds of a known cell against the nearest other level: exp(-1000) = 0
 REAL_KNOWN_SNR = 1e10  # SNR of a known number: noise of 1e-5, finer than any learned density
 

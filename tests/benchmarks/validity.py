@@ -3,7 +3,6 @@
     python -m tests.benchmarks.validity           # mushroom (edible), adult, car, mammography, pendigits
     python -m tests.benchmarks.validity car --repeats 1000
     python -m tests.benchmarks.validity car --quick
-    python -m tests.benchmarks.validity copies    # a minute: what rows are assumed to be
 
 A default detector is fitted once on 60 % of a table's inliers, and its scores of all other rows are taken once: two
 thirds of them are the pool, of which, 200 times over, a random half calibrates and the other half is tested; the others
@@ -33,22 +32,13 @@ procedure at 5 % and 10 %. Conformal p-values of one calibration set keep the fa
 share of inliers (Bates et al., Annals of Statistics 2023, arXiv:2104.08279), here up to 2.58 standard errors of its
 mean.
 
-What rows are assumed to be ("copies"). Made tables, each with a detector of its own (a tree): draws that repeat 500
-records; 64 cells with one to eight copies each, two thirds of the rows fitted to, the others new; records that occur
-one to four times, or customers of one to nine rows that are alike, and new ones of these. Of what
-was said to be exchangeable, by ``groups``, or rows without these, at most a share k / (n + 1) has
-p <= alpha, and the number of alarms in a run follows the law above. What is new without having been said to be may
-raise more: that is shown, and beside it the threshold's own ``rate_if_new``, of rows that equal none of the fit. A
-watch of 3000 more draws raises an alarm in at most a share of its level of the runs, and ``drift`` has p <= 0.05 in at
-most 5 %.
-
 Scores are kept in ``.cache/validity``, so that the repetitions can be run again at once.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -57,7 +47,7 @@ from numpy.typing import NDArray
 from scipy.stats import betabinom, binom
 from sklearn.metrics import roc_auc_score
 
-from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, DriftWatch
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.datasets import load_adult, load_car, load_mushroom
 from discrete_itd.detection.thresholds import discoveries, p_values
 from tests.benchmarks.data import load_numeric, numeric_names
@@ -73,8 +63,6 @@ ERRORS = 2.576  # standard errors, and
 OUTSIDE = 0.005  # the chance beyond a limit: both of 99 %
 LOADERS = {"adult": load_adult, "car": load_car}
 TABLES = ("mushroom", *LOADERS, "mammography", "pendigits")
-ASSUMED = "copies"  # what rows are assumed to be, in made tables
-LEVEL = 0.05  # of what is asked of these
 
 Scores = NDArray[np.float64]
 
@@ -126,7 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("tables", nargs="*", default=(*TABLES, ASSUMED))
+    parser.add_argument("tables", nargs="*", default=TABLES)
     parser.add_argument("--max-steps", type=int, help="of training; by default the model's own")
     parser.add_argument("--repeats", type=int, default=200)
     parser.add_argument("--fresh", action="store_true", help="forget the scores of earlier runs")
@@ -135,12 +123,6 @@ def main() -> None:
     print(machine())
     verdicts, repeats = Verdicts(), 20 if options.quick else options.repeats
     for name in options.tables:
-        if name == ASSUMED:
-            print(f"\n**What rows are assumed to be**: p <= {LEVEL:.0%}\n")
-            print(_assumed(repeats, verdicts))
-            print(f"\nA watch, and drift, of draws that repeat 500 records, at {LEVEL:.0%}\n")
-            print(_watched(repeats, verdicts), flush=True)
-            continue
         if name not in TABLES[:3] and name not in numeric_names():
             print(f"\nskipped {name}: its file is not here (see tests/benchmarks/data.py)")
             continue
@@ -362,125 +344,6 @@ def _batches(
         false[i] = taken[:-n_odd].sum() / max(1, taken.sum())
         found[i] = taken[-n_odd:].mean()
     return false, found
-
-
-# -- what rows are assumed to be ------------------------------------------------------------------
-
-
-def _records(n: int, random: np.random.Generator) -> pd.DataFrame:
-    """Independent rows of six nominal columns that depend on one another."""
-    hidden, free = random.integers(0, 4, (n, 1)), random.integers(0, 6, (n, 6))
-    cells = np.where(random.random((n, 6)) < 0.6, hidden, free)
-    return pd.DataFrame(cells).astype(str).add_prefix("c")
-
-
-Case = tuple[pd.DataFrame, dict, pd.DataFrame]  # rows to fit to, what is said of them, new rows
-
-
-def _draws(random: np.random.Generator) -> Case:
-    records = _records(500, random)
-    return (
-        records.iloc[random.integers(0, 500, 2000)],
-        {},
-        records.iloc[random.integers(0, 500, 1000)],
-    )
-
-
-def _cells(random: np.random.Generator) -> Case:
-    cells = pd.DataFrame(np.indices((4, 4, 4)).reshape(3, -1).T).astype(str).add_prefix("c")
-    rows = cells.iloc[random.permutation(np.repeat(np.arange(64), random.integers(1, 9, 64)))]
-    n = 2 * len(rows) // 3
-    return rows[:n], {}, rows[n:]
-
-
-def _copied(random: np.random.Generator, how: str) -> Case:
-    records, times = _records(600, random), random.integers(1, 5, 600)
-    position = random.permutation(np.repeat(np.arange(600), times))
-    said = {"groups": position} if how == "groups" else {}
-    return records.iloc[position], said, _records(1000, random)
-
-
-def _customers(random: np.random.Generator, *, said: bool) -> Case:
-    """Their rows lie around a point of their own; of a new customer there is one."""
-    customer = np.repeat(np.arange(400), random.integers(1, 10, 400))
-    places = random.standard_t(4, (900, 4))
-    rows = places[customer] + 0.1 * random.normal(size=(len(customer), 4))
-    new = places[400:] + 0.1 * random.normal(size=(500, 4))
-    frames = [pd.DataFrame(cells).add_prefix("x") for cells in (rows, new)]
-    return frames[0], {"groups": customer} if said else {}, frames[1]
-
-
-# whether what is new is exchangeable with what was said to be, and whether scores have ties
-CASES: dict[str, tuple[Callable[[np.random.Generator], Case], bool, bool]] = {
-    "draws that repeat records; new draws": (_draws, True, True),
-    "64 cells, 1 to 8 copies; new rows": (_cells, True, True),
-    "records, 1 to 4 copies, `groups`; new records": (lambda r: _copied(r, "groups"), True, True),
-    "customers, `groups`; new customers": (lambda r: _customers(r, said=True), True, False),
-    "records, 1 to 4 copies, nothing said": (lambda r: _copied(r, ""), False, True),
-    "customers, nothing said": (lambda r: _customers(r, said=False), False, False),
-}
-
-
-def _fitted(rows: pd.DataFrame, said: dict, seed: int) -> DiffusionOutlierDetector:
-    detector = DiffusionOutlierDetector(denoiser="tree", false_alarm_rate=LEVEL, random_state=seed)
-    return detector.fit(rows.reset_index(drop=True), **said)
-
-
-def _assumed(repeats: int, verdicts: Verdicts) -> str:
-    """Rates of false alarms of detectors that are fitted to made tables."""
-    lines = []
-    for name, (make, is_exchangeable, is_tied) in CASES.items():
-        rates, promised, variances, new_rates, sizes = [], [], [], [], []
-        for seed in range(repeats):
-            rows, said, new = make(np.random.default_rng(seed))
-            detector = _fitted(rows, said, seed)
-            n, m = len(detector.calibration_scores_), len(new)
-            law = _law(n, m, LEVEL)
-            rates.append(float((detector.p_values(new) <= LEVEL).mean()))
-            sizes.append(n)
-            promised.append(law.mean() / m)
-            variances.append(law.var() / m**2)
-            found = detector.threshold_.rate_if_new
-            new_rates.append(np.nan if found is None else found[0])
-        promise, spread = np.mean(promised), ERRORS * np.sqrt(np.sum(variances)) / repeats
-        low, high = -np.inf if is_tied else promise - spread, promise + spread
-        limits = f"at most {_percent(high)}" if is_tied else f"{_percent(low)} to {_percent(high)}"
-        mean, error = mean_and_error(np.array(rates))
-        word = verdicts("what is assumed", mean, low, high) if is_exchangeable else ""
-        of_new = "–" if np.isnan(new_rates).all() else _percent(float(np.nanmean(new_rates)))
-        cells = [_percent(promise), f"{_percent(mean)} ± {_percent(error)}{word}"]
-        lines.append(
-            [name, f"{np.mean(sizes):.0f}", *cells, limits if is_exchangeable else "–", of_new]
-        )
-    header = [
-        "rows; what is new",
-        "calibration rows",
-        "promised",
-        "mean rate",
-        "99 %",
-        "`rate_if_new`",
-    ]
-    return markdown(header, lines)
-
-
-def _watched(repeats: int, verdicts: Verdicts) -> str:
-    """Runs with a false alarm of a watch, and of drift."""
-    alarms = dict.fromkeys(("watch", "drift"), 0)
-    for seed in range(repeats):
-        random = np.random.default_rng(seed)
-        records = _records(500, random)
-        rows, new = (records.iloc[random.integers(0, 500, n)] for n in (2000, 3000))
-        detector = _fitted(rows, {}, seed)
-        watch = DriftWatch(detector, level=LEVEL)
-        watch.update(new.reset_index(drop=True))
-        alarms["watch"] += watch.alarm_ is not None
-        alarms["drift"] += detector.drift(new).p_value <= LEVEL
-    most = binom.ppf(1 - OUTSIDE, repeats, LEVEL)
-    cells = [
-        [name, f"{n} of {repeats}{verdicts('watches', n, 0, most)}", f"{most:.0f}"]
-        for name, n in alarms.items()
-    ]
-    return markdown(["", "runs with a false alarm", "at most"], cells)
 
 
 def _percent(value: float) -> str:
