@@ -263,51 +263,6 @@ def test_a_detector_of_a_paper_is_run_from_its_folder(tmp_path, monkeypatch, cap
     assert torch.equal(before, torch.get_rng_state())
 
 
-MASKED = {
-    "Model": """
-import torch
-class MCM(torch.nn.Linear):
-    def __init__(self, settings):
-        super().__init__(settings["data_dim"], settings["data_dim"])
-    def forward(self, x):
-        return super().forward(x)[:, None], None, x
-""",
-    "Loss": """
-import torch
-class LossFunction(torch.nn.Module):
-    def __init__(self, settings):
-        super().__init__()
-    def forward(self, x, predicted, masks):
-        return (predicted[:, 0] - x).square().mean(), None, None
-""",
-    "Score": """
-import torch
-class ScoreFunction(torch.nn.Module):
-    def __init__(self, settings):
-        super().__init__()
-    def forward(self, x, predicted):
-        return (predicted - x[:, None]).norm(dim=2).mean(1, keepdim=True)
-""",
-}
-
-
-@pytest.mark.slow
-def test_masked_cells_are_trained_from_their_folder(tmp_path, monkeypatch):
-    """Rows on a line, and two off it."""
-    tmp_path.joinpath("Model").mkdir()
-    for name, text in MASKED.items():
-        tmp_path.joinpath("Model", f"{name}.py").write_text(text)
-        monkeypatch.setitem(sys.modules, f"Model.{name}", None)
-        del sys.modules[f"Model.{name}"]
-    monkeypatch.setitem(sys.modules, "Model", None)
-    del sys.modules["Model"]
-    monkeypatch.setenv("DISCRETE_ITD_MCM", str(tmp_path))
-    train = np.linspace(-1, 1, 700)[:, None] * [1.0, 1.0]
-    test = np.array([[0.5, 0.5], [-0.3, -0.3], [1.0, -1.0], [-2.0, 2.0]])
-    found = detectors.OF_PAPERS["MCM"](train, test, 0)
-    assert found.scores[:2].max() < 0.05 < found.scores[2:].min()
-
-
 def test_missing_benchmark_table(monkeypatch, tmp_path):
     monkeypatch.setenv("DISCRETE_ITD_SHARED", str(tmp_path))
     assert not has_density("nltcs")

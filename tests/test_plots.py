@@ -212,7 +212,7 @@ def test_the_band_holds_so_many_tables_as_it_says():
     n, m, random = 60, 99, np.random.default_rng(0)
     level = np.array([0.05, 0.2, 0.5])
     shares = []
-    for _ in range(3000):
+    for _ in range(1200):
         calibration = np.sort(random.random(m))
         p = (1 + np.searchsorted(calibration, random.random(n))) / (m + 1)
         shares.append((p[:, None] <= level + 1e-9).mean(0))

@@ -1,4 +1,4 @@
-"""Detectors of anomalies that the benchmarks set side by side: this library's, PyOD's and those of three papers.
+"""Detectors of anomalies that the benchmarks set side by side: this library's, PyOD's and those of two papers.
 
 Each takes normal rows to train on and rows to score, and returns scores, higher for odder rows, and its seconds.
 PyOD's get numbers (``one_hot``, ``standardised``) and their default parameters; "kNN4" (``neighbours_in_scalings``) is
@@ -6,24 +6,22 @@ nearest neighbours in four scalings of the numbers, a stronger baseline than PyO
 where their repositories were unpacked; an environment variable names the folder of each:
 
 - ``DISCRETE_ITD_TCCM``: TCCM (Li et al., NeurIPS 2025, arXiv:2510.18328, github.com/ZhongLIFR/TCCM-NIPS);
-- ``DISCRETE_ITD_MCM``: MCM (Yin et al., ICLR 2024, github.com/JXYin24/MCM);
 - ``DISCRETE_ITD_DTE``: DTE-C and DTE-NP (Livernoche et al., ICLR 2024, arXiv:2305.18593, github.com/vicliv/DTE).
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import importlib
 import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -264,7 +262,6 @@ def _shifted(
 
 UNPACKED = {
     "TCCM": ("DISCRETE_ITD_TCCM", "FMAD/FlowMatchingAD.py"),
-    "MCM": ("DISCRETE_ITD_MCM", "Model/Model.py"),
     "DTE-C": ("DISCRETE_ITD_DTE", "diffusion/dte.py"),
     "DTE-NP": ("DISCRETE_ITD_DTE", "diffusion/non_param_dte.py"),
 }
@@ -293,52 +290,6 @@ def tccm(train: NDArray, test: NDArray, seed: int) -> Scored:
         lambda: module.TCCM(n_features=train.shape[1], **settings),
         "decision_function", train, test, seed,
     )  # fmt: skip
-
-
-def mcm(train: NDArray, test: NDArray, seed: int) -> Scored:
-    """MCM on standardised columns, on the CPU, with the settings of its script: the paper's, but for its data set.
-
-    Its training and its scores are here what that script does, whose classes read files and write one: 200 epochs in
-    the order of the rows, then the state after the epoch with the least loss of its last batch.
-    """
-    return _fit_and_score_seeded(MaskedCells, "decision_function", train, test, seed)
-
-
-class MaskedCells:
-    """MCM as an estimator of arrays."""
-
-    SETTINGS: ClassVar = {"mask_num": 15, "lambda": 5, "device": "cpu", "en_nlayers": 3}
-    SETTINGS |= {"de_nlayers": 3, "hidden_dim": 256, "z_dim": 128, "mask_nlayers": 3}
-    EPOCHS, BATCH = 200, 512
-
-    def fit(self, X: NDArray) -> None:
-        settings = {**self.SETTINGS, "data_dim": X.shape[1]}
-        names = "Model.Model", "Model.Loss", "Model.Score"
-        models, losses, scores = _modules("MCM", *names)
-        self._model, loss_of = models.MCM(settings), losses.LossFunction(settings)
-        self._score = scores.ScoreFunction(settings)
-        optimiser = torch.optim.Adam(self._model.parameters(), lr=0.05, weight_decay=1e-5)
-        slower = torch.optim.lr_scheduler.ExponentialLR(optimiser, gamma=0.98)
-        least, best = 100.0, self._model.state_dict()
-        for _ in range(self.EPOCHS):
-            for x in self._batches(X):
-                predicted, _, masks = self._model(x)
-                loss = loss_of(x, predicted, masks)[0]
-                optimiser.zero_grad()
-                loss.backward()
-                optimiser.step()
-            slower.step()
-            if float(loss.detach()) < least:
-                least, best = float(loss.detach()), copy.deepcopy(self._model.state_dict())
-        self._model.load_state_dict(best)
-
-    def decision_function(self, X: NDArray) -> NDArray:
-        with torch.no_grad():
-            scores = [self._score(x, self._model(x)[0]) for x in self._batches(X)]
-            return torch.cat(scores)[:, 0].numpy()
-
-    def _batches(self, X: NDArray) -> Iterable[torch.Tensor]:
-        return torch.as_tensor(X, dtype=torch.get_default_dtype()).split(self.BATCH)
 
 
 def dte_c(train: NDArray, test: NDArray, seed: int) -> Scored:
@@ -371,7 +322,6 @@ def dte_np(train: NDArray, test: NDArray, seed: int) -> Scored:
 # of numbers; each takes training rows, test rows and a seed
 OF_PAPERS: dict[str, Callable[[NDArray, NDArray, int], Scored]] = {
     "TCCM": tccm,
-    "MCM": mcm,
     "DTE-C": dte_c,
     "DTE-NP": dte_np,
 }

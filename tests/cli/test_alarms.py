@@ -68,7 +68,7 @@ def loaded(path="d.safetensors"):
 
 
 def test_fit_is_that_of_python(capsys):
-    out, err = run(f"{FIT} --detector --false-alarm-rate 0.1", capsys)
+    out, err = run(f"{FIT} --detector --false-alarm-rate 0.1 --denoiser tree", capsys)
     assert err == ""
     detector = loaded("new")
     wanted = {"false_alarm_rate": 0.1, "contamination": "auto"}
@@ -78,7 +78,7 @@ def test_fit_is_that_of_python(capsys):
     assert out.splitlines()[-1].startswith("wrote new in ")
     assert "from 20 calibration rows" in out
     settings = {"false_alarm_rate": 0.1, "random_state": 3}
-    density = small(max_steps=20, random_state=3)
+    density = small("tree", max_steps=20, random_state=3)
     same = DiffusionOutlierDetector(density, **settings).fit(reported.table(100, 8))
     np.testing.assert_array_equal(detector.calibration_scores_, same.calibration_scores_)
     run("score new t.csv --out s.csv", capsys)

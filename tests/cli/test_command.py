@@ -232,7 +232,7 @@ def test_a_note_on_a_column_that_is_an_identifier(capsys):
 
 
 def test_every_kind(gaps, capsys):
-    run("fit gaps.csv --out new --max-steps 2 --seed 0 --drop note --missing category")
+    run("fit gaps.csv --out new --denoiser independent --seed 0 --drop note --missing category")
     out, err = capsys.readouterr()
     assert err == (
         "discrete-itd: note: gaps.csv: column 'price': 'NA' (1 cell) taken as missing,"
@@ -526,6 +526,7 @@ assert not optimizer._global_optimizer_pre_hooks
 BESIDE = {"safetensors", "tqdm", "pyarrow", "narwhals", "sklearn.frozen", "sklearn.utils"}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("place")
 def test_a_score_imports_little():
     """Beside torch, pandas and scikit-learn's base: no trees, no compiler, no plots; the package alone not even those.

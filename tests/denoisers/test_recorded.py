@@ -85,7 +85,7 @@ def test_masses_add_up_to_one_whatever_is_missing(book, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_draws_follow_the_masses(book, kind):
     """Of dense classes too, where cells are wider than what the columns before them leave open."""
-    denoiser, rows, n = make_denoiser(kind, book, 1), every_row(book), 8000
+    denoiser, rows, n = make_denoiser(kind, book, 1), every_row(book), 3000
     p = denoiser.log_prob(rows).double().exp()
     rows, p = rows[p > 1e-3], p[p > 1e-3]
     drawn = denoiser.draw(n, seeded_generator(0, book.device))

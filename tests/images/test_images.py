@@ -106,7 +106,7 @@ def mean(estimate):
 def test_scores(models, held_out):
     """Path and integral agree, and are better than independent pixels."""
     model = models[400]
-    path, integral = model.log_prob(held_out, n_paths=8), model.integral(held_out)
+    path, integral = model.log_prob(held_out, n_paths=4), model.integral(held_out, n_points=64)
     base = model.denoiser.base
     independent = float(base.log_prob(model.encode(held_out)).mean())
     errors = [np.sqrt((e.stderr**2).sum()) / len(held_out) for e in (path, integral)]
@@ -115,7 +115,7 @@ def test_scores(models, held_out):
     bits, error = model.bits_per_dim(path)
     assert bits == pytest.approx(-mean(path) / math.log(2) / 4)
     assert 0 < error < bits
-    again = model.log_prob(held_out[5:7], n_paths=8)
+    again = model.log_prob(held_out[5:7], n_paths=4)
     np.testing.assert_allclose(again.log_prob, path.log_prob[5:7])  # a row's score is its own
 
 
@@ -176,7 +176,7 @@ def test_ensembles(models, held_out):
     members = [models[60], models[400]]
     X, _ = images(200, seed=3)
     ensemble = ImageDensity.ensemble(members, X)
-    nats = [-mean(m.log_prob(held_out, n_paths=8)) for m in (*members, ensemble)]
+    nats = [-mean(m.log_prob(held_out, n_paths=4)) for m in (*members, ensemble)]
     assert nats[2] < min(nats[:2]) + 0.05
     with pytest.raises(TypeError, match="members"):
         ensemble.fine_tune(X)
