@@ -13,7 +13,7 @@ the dissenting cells of those with many are no errors, nor are they where those 
 that other columns expect, by rows with another key, is right as far as many dissenting ones are expected, and most rows
 of the key that agree in a second column, too, vote for theirs. Where numbers or dates follow from others with a spread,
 dissenting ones are right as far as many are as near to the value expected. A missing cell is wrong with the share of
-the rows of its key that have a value.
+the rows of its key that have a value, as far as keys do not differ in how many of their rows lack one.
 
 *Other columns.* The probability of a cell given the others is a mixture of conditional distributions given one other
 column each, smoothed by absolute discounting (or by ``COUNT`` cells of the column's shares, where that is more likely),

@@ -55,7 +55,7 @@ def by_votes(
     n_rows, (alone, is_new) = len(unit), share_alone(view.codes, unit)
     cells = indicators(view.codes, ~view.absent)
     votes: Any = 0
-    n_keys, present = np.zeros(n_rows), np.zeros(n_rows)
+    n_keys, present, lacking = np.zeros(n_rows), np.zeros(n_rows), np.ones(n_rows)
     of_keys, dissent = [], []
     for context, _ in keys:
         key = context.values
@@ -75,6 +75,7 @@ def by_votes(
         n_keys += n > 0
         share = (of_key.sum(1) + 1 - view.absent.mean()) / (n + 1)
         present = np.maximum(present, np.where(of_key.sum(1) > 0, share, 0.0))
+        lacking = np.minimum(lacking, _lacking(key, view, unit))
     own = votes * cells
     mine, rivals = own.sum(1), (votes - own).tocsr()
     rivals.eliminate_zeros()
@@ -86,7 +87,10 @@ def by_votes(
     dissents, heard = rival > mine, ~view.absent & ((mine > 0) | (rival > 0))
     flat = np.where(is_new, 0.0, 1 / view.n_levels)
     flat = np.where(dissents, 1.0, flat)
-    wrong, weights = np.where(view.absent, present, mixed.wrong), np.array([1 - SHARE, SHARE])
+    wrong, weights = (
+        np.where(view.absent, present * (1 - lacking), mixed.wrong),
+        np.array([1 - SHARE, SHARE]),
+    )
     if heard.any():
         wrong[heard], weights = error_share(
             odds[heard, None], flat[heard], unit_weights(view.codes, unit)[heard]
@@ -147,16 +151,7 @@ def _open(key: Aspect, view: Aspect, unit: Ints) -> Floats:
     most = np.zeros_like(n)
     np.maximum.at(most, key.codes[rows], n_pair[pair[rows]])
     n_other = n - most
-    (n_rows, n_wrong), often = np.unique([n[n > 0], n_other[n > 0]], axis=1, return_counts=True)
-    rate = RATES[:, None, None]
-    closed = stats.binom.pmf(n_wrong, n_rows - 1, rate)
-    fit = np.log((1 - OPEN[:, None]) * closed + OPEN[:, None] / n_rows) @ often
-    fit += SEEN * (SHARE * np.log(rate) + (1 - SHARE) * np.log1p(-rate))[..., 0]
-    best = np.unravel_index(fit.argmax(), fit.shape)
-    rate, p = RATES[best[0]], OPEN[best[1]]
-    n_rows, n_wrong = np.maximum(n, 1)[key.codes], n_other[key.codes]
-    p = p / (p + (1 - p) * n_rows * stats.binom.pmf(n_wrong, n_rows - 1, rate))
-    right = p * (1 - np.minimum(rate * (n_rows + 2) / (n_wrong + 1), 1))
+    right, n_wrong = _open_keys(n, n_other)[key.codes], n_other[key.codes]
     shares = np.sort(np.bincount(view.codes))[:-1] / len(view.codes)
     by_chance = (shares @ shares) / max(shares.sum() ** 2, 1 / size)
     # errors of one key are seldom the same: where they nearly always are, they are its second value
@@ -164,3 +159,31 @@ def _open(key: Aspect, view: Aspect, unit: Ints) -> Floats:
     if alike > by_chance + ALIKE * (1 - by_chance):
         right = np.maximum(right, alike * n_pair[pair] / np.maximum(n_wrong, 1))
     return right
+
+
+def _lacking(key: Aspect, view: Aspect, unit: Ints) -> Floats:
+    """The probability (N,) that missing cells are right, as keys differ in how many of their rows lack a value."""
+    rows = np.flatnonzero(~key.absent)
+    once = joined_codes(unit, key.codes, view.absent.astype(np.int64))  # a unit counts once
+    rows = rows[np.unique(once[rows], return_index=True)[1]]
+    n, n_absent = (
+        np.bincount(key.codes[rows], weights, minlength=len(unit)).astype(np.int64)
+        for weights in (None, view.absent[rows])
+    )
+    n[n_absent == n] = 0  # such a key has no value to expect
+    return _open_keys(n, n_absent)[key.codes]
+
+
+def _open_keys(n_rows: Ints, n_other: Ints) -> Floats:
+    """The probability (K,) that such rows of keys are right of which each key has ``n_other`` among its ``n_rows``.
+
+    A share OPEN of the keys has any number of them, the others as many as there are errors with a rate RATES.
+    """
+    (n, k), often = np.unique([n_rows[n_rows > 0], n_other[n_rows > 0]], axis=1, return_counts=True)
+    rate = RATES[:, None, None]
+    fit = np.log((1 - OPEN[:, None]) * stats.binom.pmf(k, n - 1, rate) + OPEN[:, None] / n) @ often
+    fit += SEEN * (SHARE * np.log(rate) + (1 - SHARE) * np.log1p(-rate))[..., 0]
+    best = np.unravel_index(fit.argmax(), fit.shape)
+    rate, p, n = RATES[best[0]], OPEN[best[1]], np.maximum(n_rows, 1)
+    p = p / (p + (1 - p) * n * stats.binom.pmf(n_other, n - 1, rate))
+    return p * (1 - np.minimum(rate * (n + 2) / (n_other + 1), 1))

@@ -41,7 +41,8 @@ INFINITE = {"inf", "-inf", "infinity"}
 # words for missing cells among numbers, and among text
 WORDS = {*GAP_WORDS, *INFINITE, *"-?.", "--", "n.a.", "unknown", "missing"}
 WORDS_OF_TEXT = WORDS - INFINITE - {"", ".", "na", "none"}
-# share of cells up to which those that have a number for missing cells should be empty
+# Numbers for missing cells should be empty up to this share of the cells; words for these among text should be the most
+# frequent one up to this share of the missing cells (in open columns the others have .2 to .5 of these, or .02).
 RARELY = 0.1
 # Affixes are mere notation if numbers do not depend on them: if this is as likely, or they explain so little of ranks.
 LEAST_P, LITTLE = 0.001, 0.01
@@ -56,6 +57,7 @@ MOST_WORDS, LIKELY = 3, 0.9
 FEWEST_LETTERS, MOST_LETTERS, CHARACTERS = 3, 100, 8
 TYPED = 0.01
 CODE = re.compile(r"[^\W\d_]\d|\d[^\W\d_]")  # a digit beside a letter
+WORD = re.compile(r"[^\W_]+")
 # Right texts of fewer than SHORT letters, and of more, are near another one with these probabilities, which count as
 # much as two texts (in columns of towns, counties and names .01 to .1 of the longer ones are).
 SHORT, NEAR_SHORT, NEAR = 6, 0.25, 0.05
@@ -178,7 +180,8 @@ def _of_texts(texts: Sequence[str], counts: Ints, n_numbers: int, n_empty: int) 
     gap = Counter({i: int(counts[i]) for i, word in enumerate(words) if word in WORDS_OF_TEXT})
     gap[-1] = n_empty
     most = max(gap, key=lambda i: (gap[i], -i))
-    if gap.total() < counts.sum() + n_empty:
+    # A word that is used more often beside empty cells, or another word, says something else: it is a level.
+    if gap.total() - gap[most] <= RARELY * gap.total() and gap.total() < counts.sum() + n_empty:
         value = None if most < 0 else texts[most]
         found |= {i: (value, CERTAIN) for i, n in gap.items() if i != most and n}
     return found
@@ -259,7 +262,8 @@ def misspellings(texts: Sequence[str], counts: Ints) -> tuple[Ints, Floats]:
     """The position of the frequent text that each text is a variant of, or -1, and the probability that it is meant.
 
     Variants have nearly the same form, and stand in fewer than OFTEN rows, or than TYPED of those of the text.
-    Digits must be equal. Where frequent texts are codes, capitals of one length or with digits among letters, none is.
+    Digits must be equal. Where frequent texts are codes, capitals of one length or with digits among letters, none is,
+    nor if the words in which both differ are such codes (*737-3A4* beside *737-3H4*).
     How many are near by chance is seen from frequent texts: with a share h of these near another, and g of the rare
     ones, a share (1 - g) / (1 - h) of the rare is right.
     """
@@ -272,7 +276,7 @@ def misspellings(texts: Sequence[str], counts: Ints) -> tuple[Ints, Floats]:
         return np.full(len(forms), -1), p
     often = np.argsort(-counts, kind="stable")
     often = often[((counts >= OFTEN) & fits)[often]]
-    digits = [re.sub(r"\D", "", form) for form in forms]
+    digits, words = [re.sub(r"\D", "", form) for form in forms], [{*WORD.findall(t)} for t in texts]
     letters = {c: k for k, c in enumerate(sorted(set("".join(forms))))}
     bags = np.zeros((len(forms), len(letters)), np.int16)
     for i in np.flatnonzero(fits).tolist():
@@ -281,7 +285,9 @@ def misspellings(texts: Sequence[str], counts: Ints) -> tuple[Ints, Floats]:
     def nearest(i: int, tried: Ints) -> int:
         most = max(1, len(forms[i]) // CHARACTERS)
         for j in tried[np.abs(bags[tried] - bags[i]).sum(1) <= 2 * most].tolist():
-            if digits[i] == digits[j] and edits(forms[i], forms[j]) <= most:
+            if digits[i] != digits[j] or edits(forms[i], forms[j]) > most:
+                continue
+            if not any(map(CODE.search, words[i] ^ words[j])):
                 return j
         return -1
 

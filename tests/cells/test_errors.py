@@ -288,7 +288,7 @@ def numbers(n=200):
         ([999 if i < 8 else x for i, x in enumerate(numbers())], range(8), None),
         ([np.inf if i < 2 else x for i, x in enumerate(numbers())], range(2), None),
         ([None if i < 8 else "-1" if i < 99 else str(x) for i, x in enumerate(numbers())], range(8), "-1"),
-        (["?"] * 5 + [None] * 30 + ["a", "b"] * 80, range(5), None),
+        (["?"] * 3 + [None] * 30 + ["a", "b"] * 80, range(3), None),
         ([f"3/{x % 9 + 13}/24" if i < 9 else f"{x % 28 + 1}.3.2024" for i, x in enumerate(numbers())], range(9), None),
         ([f"2024-03-{x % 9 + 13}" if i < 9 else f"{x % 9 + 13}/03/2024" for i, x in enumerate(numbers())],
          range(9), None),
@@ -313,6 +313,15 @@ def test_cells_that_are_not_written_as_their_column_writes(cells, wrong, expecte
     for row, value in zip(found["row"], found["expected"], strict=True):
         if expected is not None:
             assert value == expected.format(numbers()[row])
+
+
+@pytest.mark.parametrize("n_words", [1, 3, 30, 90, 117, 119])
+def test_property_a_word_for_a_gap_is_wrong_where_nearly_all_gaps_are_empty_or_the_reverse(n_words):
+    gaps = np.repeat(["Unknown", None], [n_words, 120 - n_words])
+    found = find_errors(pd.DataFrame({"a": [*gaps, *["a", "b"] * 80]}))
+    rarer = "Unknown" if n_words < 60 else None  # of more of these, another meaning is likely
+    wrong = np.flatnonzero(gaps == rarer) if min(n_words, 120 - n_words) <= 12 else []
+    assert sorted(found["row"]) == list(wrong)
 
 
 def test_notations_with_a_meaning_are_no_errors():
@@ -343,6 +352,20 @@ def test_notations_with_a_meaning_are_no_errors():
     )
     for name in frame:
         assert not len(find_errors(frame[[name]])), name
+
+
+@pytest.mark.parametrize("is_structured", [True, False])
+def test_property_a_missing_cell_is_right_where_keys_lack_any_number_of_values(is_structured):
+    for seed in range(TIMES):
+        random = np.random.default_rng(seed)
+        key, town = np.arange(400).repeat(8), random.integers(0, 30, 400)
+        share = random.random(400) * (random.random(400) < 0.3) if is_structured else 0.03
+        frame = pd.DataFrame({"key": key, "town": [f"town {i}" for i in town[key]]})
+        is_gap = random.random(3200) < np.broadcast_to(share, 400)[key]
+        found = find_errors(frame.mask(np.column_stack([is_gap & False, is_gap])))
+        assert (
+            (len(found) == 0) if is_structured else (set(found["row"]) == {*np.flatnonzero(is_gap)})
+        )
 
 
 def test_a_value_beside_its_empty_cell_belongs_there():
@@ -718,6 +741,8 @@ def test_property_misspellings_are_told_from_values_that_are_near_by_chance():
     assert meant[len(far) :].tolist() == [0, 1, 2, 3, 4, -1]
     assert (p[len(far) : -1] > 0.9).all()
     assert not p[: len(far)].any()
+    coded = [*far, *(f"{word} 7a4" for word in far), *(f"{word} 7b4" for word in far[:6])]
+    assert not misspellings(coded, np.r_[np.full(2 * len(far), 50), np.ones(6, int)])[1].any()
 
 
 def invoices(n, seed):
