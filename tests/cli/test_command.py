@@ -129,7 +129,7 @@ FIT = "fit t.csv --out new.safetensors --max-steps 2 --seed 0 --drop id"
 # -- fit ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["parquet", "csv"])
+@pytest.mark.parametrize("kind", ["parquet", pytest.param("csv", marks=pytest.mark.slow)])
 def test_a_folder_is_fitted_like_its_rows_in_one_file(place, capsys, kind):
     (place / "rows").mkdir()
     for i in range(2):

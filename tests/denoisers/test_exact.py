@@ -22,7 +22,7 @@ from discrete_itd.channel import CoordinateSchedule, Quadrature, State
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 
 KINDS = [
-    "mixture", "tree", "trees", "bayes_net", "forest", "exact mixture", "nested",
+    "mixture", "tree", "trees", "bayes_net", "forest", "exact mixture",
 ]  # fmt: skip
 DEPENDENT = [*KINDS, "correlated"]  # with continuous columns
 
@@ -86,7 +86,7 @@ def test_what_other_columns_say_is_an_integral(device, dtype, name, kind):
         if (
             book.columns[j].kind == "real"
         ):  # else a constant of the state, the same for all denoisers
-            jumps = 0.02 if kind in ("forest", "nested") else 3e-4  # of a density in boxes
+            jumps = 0.02 if kind == "forest" else 3e-4  # of a density in boxes
             torch.testing.assert_close(got, torch.zeros_like(got), atol=jumps, rtol=0)
             continue
         other = make_denoiser("marginals", book, 3)
@@ -125,7 +125,7 @@ def test_integral_is_log_p_of_numbers_and_with_gaps(device, name, kind):
     """(4), against independent columns."""
     book = make_book(name, device)
     denoiser, baseline = make_denoiser(kind, book, 0), make_denoiser("marginals", book, 4)
-    n = 4 if kind in ("forest", "nested") else 12  # leaves and noisy numbers take time
+    n = 4 if kind == "forest" else 12  # leaves and noisy numbers take time
     rows = random_rows(book, n, np.random.default_rng(5), missing=0.3)
     got = integral_log_prob(
         denoiser,

@@ -54,7 +54,7 @@ def density(recipe, X=None, **settings):
     return DiffusionDensity(denoiser=recipe, **settings).fit(table() if X is None else X)
 
 
-ALIKE = ("bayes_net", "row mixture")  # as a tree and a network
+ALIKE = ("bayes_net", "row mixture", "path")  # as a tree, and as networks among other members
 
 
 @pytest.fixture(

@@ -94,8 +94,8 @@ def test_p_values_are_uniform_and_independent(monkeypatch, kind, fineness):
     monkeypatch.setattr(watch, "FINENESS", fineness)
     monkeypatch.setattr(watch, "PENDING", 2)
     random = np.random.default_rng(1)
-    values = drawn(kind, random, (9, 1000))
-    p = Ranks(values[:1]).p_values(values[1:], 1 - random.random((8, 1000)))
+    values = drawn(kind, random, (9, 600))
+    p = Ranks(values[:1]).p_values(values[1:], 1 - random.random((8, 600)))
     assert min(stats.kstest(one, "uniform").pvalue for one in p) > 1e-3
     for rows in (p[:3], p[-3:], p[::3]):
         cells = np.unique((rows * 2).astype(int).clip(max=1), axis=1, return_counts=True)[1]

@@ -100,7 +100,10 @@ def usual(frames):
     return encoder
 
 
-@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize(
+    "name",  # the import of Dask takes seconds
+    [pytest.param(n, marks=[pytest.mark.slow] * (n == "dask")) for n in READERS],
+)
 def test_properties_schema_does_not_depend_on_the_reader(name, frames, usual):
     frame = as_frame(frames(name))
     encoder = TableEncoder.fit(frame)

@@ -72,7 +72,7 @@ def with_wrong_rows(table, share, seed):
     return out
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_planted_relations_are_found_and_no_others(seed):
     table, groups = planted(seed)
     for wrong in (0.0, 0.05):
@@ -181,14 +181,13 @@ def test_times_have_days_months_and_years_between_them():
 
 def test_the_sum_of_a_group_of_many_columns_is_found():
     rng = np.random.default_rng(9)
-    group = rng.poisson(4, (600, 20)).astype(float)
-    other = rng.poisson(4, (600, 20)).astype(float)
+    group, other = rng.poisson(4, (2, 400, 20)).astype(float)
     x = np.column_stack([group, other, group.sum(1)])
     x[::20] = rng.permutation(x[::20])
     x[::20, -1] += 7  # wrong rows
     (relation,) = find_relations(x)
     assert {*relation.columns} == {*range(20), 40}
-    assert relation.n_follow == 570
+    assert relation.n_follow == 380
 
 
 def test_a_solved_number_mends_the_row():
@@ -259,7 +258,7 @@ def unrelated(seed):
 
 
 def test_unrelated_columns_have_no_relation():
-    related = [seed for seed in range(40 * TIMES) if find_relations(unrelated(seed))]
+    related = [seed for seed in range(20 * TIMES) if find_relations(unrelated(seed))]
     assert not related
 
 

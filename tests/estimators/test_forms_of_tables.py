@@ -147,7 +147,10 @@ LIBRARIES = {
 
 @pytest.mark.parametrize(
     "name",  # the import of Dask takes seconds
-    [pytest.param(n, marks=[pytest.mark.slow] * n.startswith("dask")) for n in LIBRARIES],
+    [
+        pytest.param(n, marks=[pytest.mark.slow] * (n in ("dask.dataframe", "polars lazy")))
+        for n in LIBRARIES
+    ],
 )
 def test_a_table_of_any_library_is_that_of_pandas(detector, name):
     module = pytest.importorskip(name.split()[0])

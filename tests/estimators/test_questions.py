@@ -95,7 +95,7 @@ def test_exact_models_know_of_absent_cells_and_of_empty_columns(denoiser):
         }
     )
     model, beside = (
-        DiffusionDensity(denoiser=denoiser, max_steps=25, random_state=0).fit(X)
+        DiffusionDensity(denoiser=denoiser, max_steps=8, random_state=0).fit(X)
         for X in (frame, frame.assign(empty=np.nan))
     )
     scores = model.score_samples(frame)

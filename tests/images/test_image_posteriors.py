@@ -90,7 +90,11 @@ def wild_model(device, pixels, noising="linear", prediction="epsilon", seed=0, *
 
 @pytest.mark.parametrize(
     ("noising", "prediction"),
-    [("linear", "epsilon"), ("linear", "v_prediction"), ("few", "sample")],
+    [
+        ("linear", "epsilon"),
+        pytest.param("linear", "v_prediction", marks=pytest.mark.slow),
+        ("few", "sample"),
+    ],
 )
 def test_mass_of_paths_is_one_for_any_network(device, noising, prediction):
     """Property (6), by enumeration of all images."""
@@ -107,7 +111,7 @@ def test_mass_of_paths_is_one_for_any_network(device, noising, prediction):
     assert (estimate.log_prob - marginal).abs().max() > 0.05  # the network matters
 
 
-@pytest.mark.parametrize("noising", NOISINGS)
+@pytest.mark.parametrize("noising", ["linear", pytest.param("few", marks=pytest.mark.slow)])
 def test_code_of_the_integral_is_valid_for_any_network(device, noising):
     """Property (5), by enumeration of all images."""
     model = wild_model(device, Pixels((3,), n_levels=3), noising)
@@ -230,7 +234,7 @@ def test_the_tilted_posterior_has_the_predicted_mean(device, n_levels):
 # -- calibration ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n_levels", [None, 5])
+@pytest.mark.parametrize("n_levels", [pytest.param(None, marks=pytest.mark.slow), 5])
 def test_a_useless_network_is_ignored(n_levels):
     rng = np.random.default_rng(0)
     X = rng.integers(5, size=(300, 2, 2)) if n_levels else rng.normal(size=(300, 2, 2))

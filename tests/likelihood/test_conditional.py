@@ -440,7 +440,7 @@ def perturbed(p, sd=0.7, seed=0):
     return MixtureDenoiser(p.codebook, p.log_weights.exp(), probs, p.means + 0.05, 1.3 * p.var)
 
 
-@pytest.mark.parametrize("kind", ["levels", "numbers"])
+@pytest.mark.parametrize("kind", ["levels", pytest.param("numbers", marks=pytest.mark.slow)])
 def test_property_intervals_of_scores_with_gaps_cover(device, kind, monkeypatch):
     """Of rows with one, two and three new gaps of many joint values, whose marginals the scorer knows."""
     columns = [simplex(9) if kind == "levels" else real(), simplex(12), simplex(10), simplex(4)]
@@ -515,7 +515,9 @@ def causal_with_gaps(missing):
     return model, frame
 
 
-@pytest.mark.parametrize("missing", ["marginalise", "category"])
+@pytest.mark.parametrize(
+    "missing", ["marginalise", pytest.param("category", marks=pytest.mark.slow)]
+)
 def test_given_columns_condition_the_scorer(missing):
     """Log P(all) − log P(given): without an error where one column is free; shares add up; draws keep what is given."""
     model, frame = causal_with_gaps(missing)

@@ -221,7 +221,7 @@ def test_coordinate_path_is_any_order_autoregression(device, dtype, name, kind):
 # -- the oracle's paths ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["line", "mixed"])
+@pytest.mark.parametrize("name", [pytest.param("line", marks=pytest.mark.slow), "mixed"])
 def test_isotropic_path_of_the_oracle_comes_down_to_the_entropy(device, name):
     """Every refinement of the steps lowers E[-log W]; its limit is the entropy."""
     book = make_book(name, device)
@@ -379,7 +379,7 @@ def test_stderr_of_the_integral_is_its_spread(device):
         assert ((error / stderr).abs() < 1.96).double().mean() > 0.9
 
 
-@pytest.mark.parametrize("high", [0.5, 4.0])
+@pytest.mark.parametrize("high", [0.5, pytest.param(4.0, marks=pytest.mark.slow)])
 def test_stderr_of_a_short_integral_is_its_spread(device, high):
     """Where most nats, and most of the noise, are those of the right tail."""
     book = make_book("mixed", device)
@@ -439,7 +439,9 @@ def test_path_log_prob_splits_the_score(device, dtype, schedule):
 # -- given columns ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("given_columns", [(0,), (1, 2), (0, 3)])
+@pytest.mark.parametrize(
+    "given_columns", [(0,), (1, 2), pytest.param((0, 3), marks=pytest.mark.slow)]
+)
 def test_conditionals_of_the_oracle_are_ratios_of_sums(device, dtype, given_columns):
     book = Codebook([simplex(3), line(-1.0, 0.8), simplex(2), simplex(2)]).to(device)
     oracle = random_oracle(book, np.random.default_rng(0), share=0.8)

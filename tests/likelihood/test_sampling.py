@@ -237,7 +237,7 @@ def test_the_oracle_fills_gaps_from_the_conditional(device, plan):
     oracle = random_oracle(book, np.random.default_rng(0))
     rows = all_rows(book)
     p = oracle.log_prob(rows).double().exp().cpu().numpy()
-    start = blank(book, 6000)
+    start = blank(book, 3000)
     start[:, 1] = 1.0
     levels = torch.linspace(math.log(0.1), math.log(90.0), 60).exp().tolist()
     schedule = CoordinateSchedule(3) if plan == "coordinate" else IsotropicSchedule(tuple(levels))

@@ -39,7 +39,7 @@ from discrete_itd.training.objectives import Evaluator
 QUICK = {"max_steps": 30, "random_state": 0}
 
 
-@pytest.mark.parametrize("table", [chain, mixed])
+@pytest.mark.parametrize("table", [pytest.param(chain, marks=pytest.mark.slow), mixed])
 def test_auto_takes_the_cheapest_of_those_as_good_as_the_best(table):
     how = plan()
     fitted = fit_recipe(Auto(), training_rows(table(200)), how)

@@ -145,7 +145,7 @@ def test_properties_answers_that_cannot_be_are_not_given(seed):
     how = {"max_steps": 80, "missing": "marginalise", "random_state": 0}
     model = DiffusionDensity(denoiser=recipe, **how).fit(generated(800, seed, n_levels))
     assert not model.denoiser_.exact
-    many, nominal = generated(50_000, seed + 10, n_levels), list("abc")
+    many, nominal = generated(20_000, seed + 10, n_levels), list("abc")
 
     def counted(columns):
         shares = many[columns].dropna().value_counts(normalize=True)

@@ -114,7 +114,7 @@ def test_a_candidate_whose_nats_are_impossible_is_left_out(monkeypatch):
             fit(TABLE, named)
 
 
-@pytest.mark.parametrize("recipe", [Mixture, Causal])
+@pytest.mark.parametrize("recipe", [pytest.param(Mixture, marks=pytest.mark.slow), Causal])
 def test_property_the_best_model_is_made_of_those_that_do_not_fail(monkeypatch, recipe):
     """A kind of network that fails is not tried again."""
     monkeypatch.setattr(recipe, "fit", failing(RuntimeError("defect")))

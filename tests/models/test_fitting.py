@@ -156,7 +156,9 @@ def test_the_marginals_are_of_the_training_rows():
     torch.testing.assert_close(own.log_probs, model.model_.marginals.log_probs)
 
 
-@pytest.mark.parametrize("schedule", [None, IsotropicSchedule((0.5, 4.0))])
+@pytest.mark.parametrize(
+    "schedule", [None, pytest.param(IsotropicSchedule((0.5, 4.0)), marks=pytest.mark.slow)]
+)
 def test_training_is_never_worse_than_the_best_exact_base(schedule):
     rows = chain(400)
     network = dataclasses.replace(TINY, width=16)

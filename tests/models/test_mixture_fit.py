@@ -359,7 +359,7 @@ def test_negligible_classes_are_left_out(device):
 # -- a fit -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["mixed", "all kinds"])
+@pytest.mark.parametrize("name", [pytest.param("mixed", marks=pytest.mark.slow), "all kinds"])
 def test_a_fit_is_better_than_the_marginals_where_columns_depend(device, name):
     book = make_book(name, device)
     recipe = replace(QUICK, max_steps=120)

@@ -12,7 +12,7 @@ from discrete_itd.reading.frames import time_grid
 from discrete_itd.recipes import Causal, Forest, Mixture, Network, RowMixture
 from discrete_itd.storage import files
 
-QUICK = ["independent", "tree", Mixture(16, n_points=64, max_steps=40), Forest(4), "bayes_net"]
+QUICK = ["independent", "tree", Mixture(16, n_points=64, max_steps=10), Forest(4), "bayes_net"]
 SLOW = [
     Mixture(max_steps=100),
     Forest(),

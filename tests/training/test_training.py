@@ -225,7 +225,9 @@ def poisoned_gradient(step, loss):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda step, loss: loss * math.nan if step > 100 else loss,
+        pytest.param(
+            lambda step, loss: loss * math.nan if step > 100 else loss, marks=pytest.mark.slow
+        ),
         poisoned_gradient,
     ],
 )
