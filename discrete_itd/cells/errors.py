@@ -67,6 +67,7 @@ from discrete_itd.cells.channel import LEAST_EXPECTED
 from discrete_itd.cells.judgement import Judged
 from discrete_itd.cells.judges import judge, network_of
 from discrete_itd.cells.others import by_mixture
+from discrete_itd.cells.spelling import likeness
 from discrete_itd.cells.views import ENDS, ColumnViews, Context, nearest_contexts, views_of
 from discrete_itd.cells.written import Written, as_written, moved
 from discrete_itd.devices import one_thread
@@ -81,6 +82,7 @@ from discrete_itd.validation import check_share
 
 Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
 # factors by which a moved decimal point changes a number, which is on the lattice if it is NEAREST steps from it
+DOUBTED = 0.01  # least probability of an error from which spelling is compared
 POINTS, NEAREST = 10.0 ** np.array([-3, -2, -1, 1, 2, 3]), 1e-6
 
 
@@ -223,6 +225,8 @@ def _checked(
 ) -> tuple[Floats, Floats]:
     """The probability (N,) that cells are wrong, by all that is known of them, and that of a spelling mended."""
     wrong, mended = np.where(views.unreadable, 1.0, judged.wrong), np.zeros(len(unit))
+    if views.texts is not None:
+        wrong = _by_spelling(views, wrong, judged)
     if views.patterns is not None:
         by_patterns = judge(views.patterns, None, others, unit, share).wrong
         wrong = np.where(views.patterns.absent, wrong, np.maximum(wrong, by_patterns))
@@ -237,6 +241,20 @@ def _checked(
         mended = np.where((misspelt > 0) & (misspelt >= wrong), p, 0.0)
         wrong = np.maximum(wrong, misspelt)
     return wrong, mended
+
+
+def _by_spelling(views: ColumnViews, wrong: Floats, judged: Judged) -> Floats:
+    """The probability (N,) that cells are wrong, with what their likeness to the text that is expected says."""
+    assert views.texts is not None
+    codes, out = views.values.codes, wrong.copy()
+    counts = np.bincount(codes, minlength=len(views.texts) + 1)[:-1]
+    rows = np.flatnonzero((wrong >= DOUBTED) & (wrong < 1) & ~views.values.absent)
+    meant, _, _ = judged.expected(rows)
+    is_text = (meant < len(views.texts)) & (meant != codes[rows])
+    rows, meant = rows[is_text], meant[is_text]
+    odds = wrong[rows] / (1 - wrong[rows]) * likeness(views.texts, counts, codes[rows], meant)
+    out[rows] = odds / (1 + odds)
+    return out
 
 
 def _lines(

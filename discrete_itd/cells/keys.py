@@ -112,8 +112,7 @@ def by_votes(
             )
             lead = 2 * n_alike - n
             wrong[at] *= np.where(lead >= FEWEST, 2 * special.expit(-VOTE * lead), 1.0)
-        known = at[~is_new[at]]
-        wrong[known] *= share_of_errors(wrong[known].sum(), heard.sum(), expected_share)
+        wrong[at] *= share_of_errors(wrong[at].sum(), heard.sum(), expected_share)
 
     def expected(rows: Ints) -> tuple[Ints, Floats, Floats | None]:
         code, p, of_bins = mixed.expected(rows)

@@ -49,8 +49,7 @@ def by_mixture(
         # a number of several rows is no outlier
         p = np.maximum(p, ((n >= OFTEN) * n / len(n) * view.n_levels * density)[:, None])
     wrong, weights = error_share(p, flat, unit_weights(view.codes, unit))
-    known = ~share_alone(view.codes, unit)[1]  # how many of the others are right, counts say
-    wrong[known] *= share_of_errors(wrong[known].sum(), len(known), expected_share)
+    wrong *= share_of_errors(wrong.sum(), len(wrong), expected_share)
 
     def expected(rows: Ints) -> tuple[Ints, Floats, Floats | None]:
         total = np.zeros((len(rows), int(codes.max()) + 1))

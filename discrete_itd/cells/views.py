@@ -12,7 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from discrete_itd.cells.counts import OFTEN
-from discrete_itd.cells.written import misspellings, pattern
+from discrete_itd.cells.spelling import misspellings
+from discrete_itd.cells.written import pattern
 from discrete_itd.encoders import Column
 from discrete_itd.reading.frames import as_numbers
 from discrete_itd.reading.text import FEW_VALUES
@@ -52,7 +53,8 @@ class ColumnViews(NamedTuple):
     """The views of a column: values, patterns of text, bins of numbers; of ``few`` numbers only to find far ones.
 
     ``meant`` (N,) has the codes of the values of which cells are misspellings, with probability ``misspelt`` (N,) by
-    the column alone; ``unreadable`` (N,) are cells of numbers or times that are none.
+    the column alone; ``unreadable`` (N,) are cells of numbers or times that are none. ``texts`` are the values of a
+    column of text by their codes.
     """
 
     column: Column
@@ -63,6 +65,7 @@ class ColumnViews(NamedTuple):
     meant: Ints
     misspelt: Floats
     unreadable: Bools
+    texts: list[str] | None
 
     def contexts(self, column: int) -> list[Context]:
         """The views as contexts of other columns."""
@@ -90,7 +93,7 @@ def views_of(column: Column, cells: pd.Series) -> ColumnViews:
     codes, distinct = pd.factorize(values)
     where = np.append(codes, len(distinct))[read.where]
     absent = read.where < 0
-    patterns = bins = few = places = None
+    patterns = bins = few = places = texts = None
     meant, misspelt = np.arange(len(distinct) + 1), np.zeros(len(distinct) + 1)
     if len(distinct) > 1 and (is_numeric or column.is_number):
         numbers = np.asarray(distinct, float)
@@ -104,14 +107,17 @@ def views_of(column: Column, cells: pd.Series) -> ColumnViews:
         if len(distinct) <= FEW_VALUES:
             bins, few = None, bins
     elif len(distinct) and all(isinstance(v, str) for v in distinct):
-        of, misspelt[:-1] = misspellings(list(distinct), np.bincount(codes))
+        texts = list(distinct)
+        of, misspelt[:-1] = misspellings(texts, np.bincount(codes))
         meant[:-1] = np.where(of < 0, meant[:-1], of)
         of, known = pd.factorize(np.array([pattern(v) for v in distinct], dtype=object))
         if len(distinct) > FEW_VALUES and 1 < len(known) < len(codes) / 2:
             patterns = Aspect(np.append(of, len(known))[where], absent)
     unreadable = np.zeros(len(where), bool) if words is None else pd.notna(words)
     own = Aspect(where, absent, places)
-    return ColumnViews(column, own, patterns, bins, few, meant[where], misspelt[where], unreadable)
+    return ColumnViews(
+        column, own, patterns, bins, few, meant[where], misspelt[where], unreadable, texts
+    )
 
 
 def _on_scale(numbers: Floats) -> Floats:

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from discrete_itd import find_errors
 from discrete_itd.cells.counts import COUNT, DISCOUNTS, conditional, joined_codes
+from discrete_itd.cells.spelling import edits, misspellings
 from discrete_itd.cells.views import MOST_CANDIDATES, _binned
-from discrete_itd.cells.written import edits, misspellings
 from discrete_itd.datasets import load_car
 from discrete_itd.encoders import TableEncoder
 from tests.laws import TIMES
