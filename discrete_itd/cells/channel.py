@@ -3,6 +3,7 @@ r"""The channel of writing errors (25): shares of wrong cells and of rightful ex
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,25 +37,92 @@ def error_share(p: Floats, flat: Floats, once: Floats) -> tuple[Floats, Floats]:
 
 
 # Priors of the shares of errors, besides their mean, and of rightful exceptions, which half of the columns have, among
-# the cells of a column: Beta distributions, on a grid. They were chosen on ten clean tables, generated exceptions and
-# flights (`tests/benchmarks/cells.py`).
-ERRORS, EXCEPTIONS, SHARES = 3.0, (0.5, 4.5), np.geomspace(1e-5, 0.999, 150)
+# the cells of a column: Beta distributions. They were chosen on ten clean tables, generated exceptions and flights
+# (`tests/benchmarks/cells.py`). Exceptions of a part of a column beside those of the whole have the same distribution
+# in a share of the parts, one of WITH_OWN.
+ERRORS, EXCEPTIONS = 3.0, (0.5, 4.5)
+WITH_OWN = np.array([0.0, 0.05, 0.15, 0.3, 0.5, 0.8])
+RATES, OWN_RATES = np.geomspace(1e-5, 0.99, 80), np.geomspace(1e-4, 0.95, 40)  # grids
+FEWEST_DEVIATING = 3.0  # cells from which parts are tried
+MOST_PARTS, MOST_TRIED = 1000, 2
 
 
-def share_of_errors(n_deviating: float, n_cells: float, expected_share: float) -> float:
-    r"""The share of errors among the cells that deviate from what the others of their rows make probable.
+def shares_of_errors(
+    deviating: Floats, visible: Floats, parts: Sequence[Ints], expected_share: float
+) -> Floats:
+    r"""The share (N,) of errors among cells that deviate from what the others of their rows make probable: (25).
 
-    The other ones are rightful exceptions: a share :math:`\pi` of errors and a share :math:`\epsilon` of exceptions
-    deviate together, and how much of it is either is what their priors say.
+    The other ones are rightful exceptions. Errors have one share :math:`\pi` in all rows of a column; exceptions have a
+    share of the whole column, and others of its parts. So a column that deviates in some parts only, and hardly in
+    others, holds exceptions there, and what is common to all parts is divided by the priors of both shares.
+
+    Parameters
+    ----------
+    deviating, visible : array of float, shape (N,)
+        The probabilities that cells deviate, and that they would if they were wrong.
+    parts : sequence of int arrays, shape (N,)
+        Codes of other columns, whose values may be the parts; of these, that is taken which explains best where cells
+        deviate, or none.
+    expected_share : float
+        The prior mean of :math:`\pi`.
     """
-    errors, exceptions = (
+    n_deviating, n_cells = deviating.sum(), visible.sum()
+    whole, log_evidence = _shares(np.array([[n_deviating], [n_cells]]), expected_share)
+    best = np.full(len(deviating), whole[0])
+    if n_deviating < FEWEST_DEVIATING:
+        return best
+    gains = []
+    for codes in parts:
+        k, n = (np.bincount(codes, weights=x) for x in (deviating, visible))
+        rate = n_deviating / n_cells
+        gain = special.xlogy(k, k / np.maximum(n * rate, 1e-9)).sum()
+        gain += special.xlogy(n - k, (n - k) / np.maximum(n * (1 - rate), 1e-9)).sum()
+        gains.append(gain - (k > 0).sum() if 1 < len(k) <= MOST_PARTS else -math.inf)
+    for j in np.argsort(gains)[::-1][:MOST_TRIED]:
+        counts = np.stack([np.bincount(parts[j], weights=x) for x in (deviating, visible)])
+        of_parts, with_parts = _shares(counts, expected_share)
+        with_parts -= math.log(len(parts))
+        if with_parts > log_evidence:
+            best, log_evidence = of_parts[parts[j]], with_parts
+    return best
+
+
+def _shares(counts: Floats, expected_share: float) -> tuple[Floats, float]:
+    """The shares (G,) of errors among deviating cells of parts, (2, G) of these and of all, and the log-evidence."""
+    pairs, of_part = np.unique(np.round(counts, 2), axis=1, return_inverse=True)
+    n_alike = np.bincount(of_part.ravel())
+    k, n = pairs[0], np.maximum(pairs[1], pairs[0])
+    errors, exceptions, own = (
         density / density.sum()
         for density in (
-            SHARES * stats.beta.pdf(SHARES, ERRORS, ERRORS / expected_share - ERRORS),
-            SHARES * stats.beta.pdf(SHARES, *EXCEPTIONS),
+            RATES * stats.beta.pdf(RATES, ERRORS, ERRORS / expected_share - ERRORS),
+            RATES * stats.beta.pdf(RATES, *EXCEPTIONS),
+            OWN_RATES * stats.beta.pdf(OWN_RATES, *EXCEPTIONS),
         )
     )
-    both = np.minimum(SHARES[:, None] + np.append(0.0, SHARES), SHARES[-1])
-    log_p = special.xlogy(n_deviating, both) + (n_cells - n_deviating) * np.log1p(-both)
-    p = errors[:, None] * np.exp(log_p - log_p.max()) * np.append(1.0, exceptions)
-    return float((p * SHARES[:, None] / both).sum() / p.sum())
+    # the prior of the common rate of errors and exceptions, and the share of errors in it
+    rate = RATES[:, None] + np.append(0.0, RATES)
+    prior = errors[:, None] * np.append(1.0, exceptions) / 2
+    place = np.searchsorted(np.sqrt(RATES[1:] * RATES[:-1]), rate).ravel()
+    common = np.bincount(place, prior.ravel(), len(RATES))
+    of_errors = np.bincount(place, (prior * RATES[:, None] / rate).ravel(), len(RATES))
+    of_errors /= np.maximum(common, 1e-300)
+
+    def log_likelihood(rate: Floats) -> Floats:
+        rate = np.minimum(rate, RATES[-1])[..., None]
+        return special.xlogy(k, rate) + (n - k) * np.log1p(-rate)
+
+    both = RATES[:, None] + OWN_RATES
+    log_closed, log_open = log_likelihood(RATES), log_likelihood(both)  # (R, G), (R, E, G)
+    top = np.maximum(log_closed, log_open.max(1))
+    closed, each = np.exp(log_closed - top), np.exp(log_open - top[:, None]) * own[:, None]
+    without, with_own = (1 - WITH_OWN)[:, None, None] * closed, WITH_OWN[:, None, None]
+    likelihood = np.maximum(without + with_own * each.sum(1), 1e-300)  # (H, R, G)
+    log_posterior = (np.log(likelihood) + top) @ n_alike + np.log(np.maximum(common, 1e-300))
+    log_evidence = float(special.logsumexp(log_posterior)) - math.log(len(WITH_OWN))
+    posterior = np.exp(log_posterior - log_posterior.max())
+    is_common = (
+        without + with_own * (each * (RATES[:, None] / both)[..., None]).sum(1)
+    ) / likelihood
+    shares = np.einsum("hr,r,hrg->g", posterior / posterior.sum(), of_errors, is_common)
+    return shares[of_part.ravel()], log_evidence

@@ -95,6 +95,6 @@ def judge(
         for o in of
         if o.column not in columns and not o.is_pattern and o.values.n_levels <= FEW_VALUES
     ]
-    return by_votes(
-        view, [(of[k], given[k][0]) for k in keys], pairs, ratio, mixed, unit, expected_share
-    )
+    parts = [o.bins.codes for o in of if not o.is_pattern]
+    of_keys = [(of[k], given[k][0]) for k in keys]
+    return by_votes(view, of_keys, pairs, parts, ratio, mixed, unit, expected_share)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize, special, stats
 
-from discrete_itd.cells.channel import N_ITERATIONS, SEEN, SHARE, error_share, share_of_errors
+from discrete_itd.cells.channel import N_ITERATIONS, SEEN, SHARE, error_share, shares_of_errors
 from discrete_itd.cells.counts import OFTEN, count_others, joined_codes, share_alone, unit_weights
 from discrete_itd.cells.judgement import Judged, given_codes, indicators, voices
 from discrete_itd.cells.others import flat_share
@@ -42,6 +42,7 @@ def by_votes(
     view: Aspect,
     keys: list[tuple[Context, Floats]],
     pairs: list[Ints],
+    parts: list[Ints],
     ratio: Floats,
     mixed: Judged,
     unit: Ints,
@@ -112,7 +113,9 @@ def by_votes(
             )
             lead = 2 * n_alike - n
             wrong[at] *= np.where(lead >= FEWEST, 2 * special.expit(-VOTE * lead), 1.0)
-        wrong[at] *= share_of_errors(wrong[at].sum(), heard.sum(), expected_share)
+        deviating = np.zeros(n_rows)
+        deviating[at] = wrong[at]
+        wrong[at] *= shares_of_errors(deviating, heard * 1.0, parts, expected_share)[at]
 
     def expected(rows: Ints) -> tuple[Ints, Floats, Floats | None]:
         code, p, of_bins = mixed.expected(rows)

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from discrete_itd.cells.channel import error_share, share_of_errors
+from discrete_itd.cells.channel import error_share, shares_of_errors
 from discrete_itd.cells.counts import (
     OFTEN,
     count_others,
@@ -49,7 +49,8 @@ def by_mixture(
         # a number of several rows is no outlier
         p = np.maximum(p, ((n >= OFTEN) * n / len(n) * view.n_levels * density)[:, None])
     wrong, weights = error_share(p, flat, unit_weights(view.codes, unit))
-    wrong *= share_of_errors(wrong.sum(), len(wrong), expected_share)
+    parts = [c for _, c, _ in others]
+    wrong *= shares_of_errors(wrong, np.ones(len(wrong)), parts, expected_share)
 
     def expected(rows: Ints) -> tuple[Ints, Floats, Floats | None]:
         total = np.zeros((len(rows), int(codes.max()) + 1))
