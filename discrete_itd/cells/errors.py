@@ -231,7 +231,7 @@ def _checked(
         by_patterns = judge(views.patterns, None, others, unit, share).wrong
         wrong = np.where(views.patterns.absent, wrong, np.maximum(wrong, by_patterns))
     if views.few is not None:
-        far = by_mixture(views.values, views.few, [], unit, share)
+        far = by_mixture(views.values, views.few, [], [], unit, share)
         wrong = np.maximum(wrong, far.wrong)
     if views.misspelt.any():  # Bayes' rule: the row must make the value that is meant probable
         p, base = judged.given(views.meant)

@@ -61,10 +61,11 @@ def judge(
         if bins is not None or other.bins is not other.values:
             p, _ = conditional(binned.codes, other.bins.codes, alone, unit)
         every.append((other.column, other.bins.codes, p))
-    mixed = by_mixture(view, binned, every, unit, expected_share)
+    parts = [o.bins.codes for o in of if not o.is_pattern]
+    mixed = by_mixture(view, binned, every, parts, unit, expected_share)
     if network is not None and column in network.columns and bins is None:
         p, best = network.cells(column)
-        told = by_mixture(view, view, [(column, best, p)], unit, expected_share)
+        told = by_mixture(view, view, [(column, best, p)], parts, unit, expected_share)
         rows = np.arange(len(unit))
         if np.log(told.without(rows, -1) / mixed.without(rows, -1)).mean() > 0:
             columns = [i for i in network.columns if i != column]
@@ -87,7 +88,7 @@ def judge(
         for o in of
         if o.column not in columns
     ]
-    weak = by_mixture(view, view, rest, apart, expected_share)
+    weak = by_mixture(view, view, rest, [], apart, expected_share)
     ratio = weak.without(np.arange(len(unit)), -1) / np.maximum(weak.flat, alone)
     # with a second column the best key may leave one value open; cells without one are pairs of their own
     pairs = [
@@ -95,6 +96,5 @@ def judge(
         for o in of
         if o.column not in columns and not o.is_pattern and o.values.n_levels <= FEW_VALUES
     ]
-    parts = [o.bins.codes for o in of if not o.is_pattern]
     of_keys = [(of[k], given[k][0]) for k in keys]
     return by_votes(view, of_keys, pairs, parts, ratio, mixed, unit, expected_share)

@@ -30,6 +30,7 @@ def by_mixture(
     view: Aspect,
     bins: Aspect,
     others: list[tuple[int, Ints, Floats]],
+    parts: list[Ints],
     unit: Ints,
     expected_share: float,
 ) -> Judged:
@@ -49,7 +50,6 @@ def by_mixture(
         # a number of several rows is no outlier
         p = np.maximum(p, ((n >= OFTEN) * n / len(n) * view.n_levels * density)[:, None])
     wrong, weights = error_share(p, flat, unit_weights(view.codes, unit))
-    parts = [c for _, c, _ in others]
     wrong *= shares_of_errors(wrong, np.ones(len(wrong)), parts, expected_share)
 
     def expected(rows: Ints) -> tuple[Ints, Floats, Floats | None]:
