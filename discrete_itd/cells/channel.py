@@ -43,7 +43,8 @@ def error_share(p: Floats, flat: Floats, once: Floats) -> tuple[Floats, Floats]:
 ERRORS, EXCEPTIONS = 3.0, (0.5, 4.5)
 WITH_OWN = np.array([0.0, 0.05, 0.15, 0.3, 0.5, 0.8])
 RATES, OWN_RATES = np.geomspace(1e-5, 0.99, 80), np.geomspace(1e-4, 0.95, 40)  # grids
-FEWEST_DEVIATING = 3.0  # cells from which parts are tried
+# Parts are tried from FEWEST_DEVIATING cells on. A column makes parts as probably as one in e^PARTS.
+FEWEST_DEVIATING, PARTS = 5.0, 3.0
 MOST_PARTS, MOST_TRIED = 1000, 2
 
 
@@ -81,7 +82,7 @@ def shares_of_errors(
     for j in np.argsort(gains)[::-1][:MOST_TRIED]:
         counts = np.stack([np.bincount(parts[j], weights=x) for x in (deviating, visible)])
         of_parts, with_parts = _shares(counts, expected_share)
-        with_parts -= math.log(len(parts))
+        with_parts -= PARTS + math.log(len(parts))
         if with_parts > log_evidence:
             best, log_evidence = of_parts[parts[j]], with_parts
     return best
@@ -92,6 +93,7 @@ def _shares(counts: Floats, expected_share: float) -> tuple[Floats, float]:
     pairs, of_part = np.unique(np.round(counts, 2), axis=1, return_inverse=True)
     n_alike = np.bincount(of_part.ravel())
     k, n = pairs[0], np.maximum(pairs[1], pairs[0])
+    h = WITH_OWN if counts.shape[1] > 1 else WITH_OWN[:1]
     errors, exceptions, own = (
         density / density.sum()
         for density in (
@@ -116,10 +118,10 @@ def _shares(counts: Floats, expected_share: float) -> tuple[Floats, float]:
     log_closed, log_open = log_likelihood(RATES), log_likelihood(both)  # (R, G), (R, E, G)
     top = np.maximum(log_closed, log_open.max(1))
     closed, each = np.exp(log_closed - top), np.exp(log_open - top[:, None]) * own[:, None]
-    without, with_own = (1 - WITH_OWN)[:, None, None] * closed, WITH_OWN[:, None, None]
+    without, with_own = (1 - h)[:, None, None] * closed, h[:, None, None]
     likelihood = np.maximum(without + with_own * each.sum(1), 1e-300)  # (H, R, G)
     log_posterior = (np.log(likelihood) + top) @ n_alike + np.log(np.maximum(common, 1e-300))
-    log_evidence = float(special.logsumexp(log_posterior)) - math.log(len(WITH_OWN))
+    log_evidence = float(special.logsumexp(log_posterior)) - math.log(len(h))
     posterior = np.exp(log_posterior - log_posterior.max())
     is_common = (
         without + with_own * (each * (RATES[:, None] / both)[..., None]).sum(1)

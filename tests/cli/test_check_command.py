@@ -11,10 +11,10 @@ from tests.examples import run
 
 pytestmark = pytest.mark.single_precision
 TABLE = {
-    "town": ["Bonn", "Köln", "Ulm"] * 40,
-    "code": ["53.113", "50.667", "89.073"] * 40,
-    "area": ["0228", "0221", "0731"] * 40,
-    "client": [f"c{i // 6}" for i in range(120)],
+    "town": ["Bonn", "Köln", "Ulm"] * 80,
+    "code": ["53.113", "50.667", "89.073"] * 80,
+    "area": ["0228", "0221", "0731"] * 80,
+    "client": [f"c{i // 6}" for i in range(240)],
 }
 
 
@@ -34,7 +34,7 @@ def place(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("place")
 def test_repairs_give_the_clean_table(capsys):
     run("check t.csv --out errors.csv --repair repaired.csv --report page.html")
-    assert "3 of 480 cells are probably wrong; 3 repaired, 0 left" in capsys.readouterr().out
+    assert "3 of 960 cells are probably wrong; 3 repaired, 0 left" in capsys.readouterr().out
     errors = pd.read_csv("errors.csv")
     assert set(zip(errors["row"], errors["column"], strict=True)) == {
         (8, "town"),
