@@ -68,24 +68,29 @@ def shares_of_errors(
         The prior mean of :math:`\pi`.
     """
     n_deviating, n_cells = deviating.sum(), visible.sum()
-    whole, log_evidence = _shares(np.array([[n_deviating], [n_cells]]), expected_share)
+    whole, log_evidence = _shares(np.array([[n_deviating], [n_cells]], dtype=float), expected_share)
     best = np.full(len(deviating), whole[0])
     if n_deviating < FEWEST_DEVIATING:
         return best
     gains = []
     for codes in parts:
-        k, n = (np.bincount(codes, weights=x) for x in (deviating, visible))
+        k, n = _counts(codes, deviating, visible)
         rate = n_deviating / n_cells
         gain = special.xlogy(k, k / np.maximum(n * rate, 1e-9)).sum()
         gain += special.xlogy(n - k, (n - k) / np.maximum(n * (1 - rate), 1e-9)).sum()
         gains.append(gain - (k > 0).sum() if 1 < len(k) <= MOST_PARTS else -math.inf)
     for j in np.argsort(gains)[::-1][:MOST_TRIED]:
-        counts = np.stack([np.bincount(parts[j], weights=x) for x in (deviating, visible)])
+        counts = _counts(parts[j], deviating, visible)
         of_parts, with_parts = _shares(counts, expected_share)
         with_parts -= PARTS + math.log(len(parts))
         if with_parts > log_evidence:
             best, log_evidence = of_parts[parts[j]], with_parts
     return best
+
+
+def _counts(codes: Ints, *weights: Floats) -> Floats:
+    """Sums (W, G) of weights (N,) over the rows of each code."""
+    return np.stack([np.bincount(codes, weights=w).astype(float) for w in weights])
 
 
 def _shares(counts: Floats, expected_share: float) -> tuple[Floats, float]:
@@ -121,7 +126,7 @@ def _shares(counts: Floats, expected_share: float) -> tuple[Floats, float]:
     without, with_own = (1 - h)[:, None, None] * closed, h[:, None, None]
     likelihood = np.maximum(without + with_own * each.sum(1), 1e-300)  # (H, R, G)
     log_posterior = (np.log(likelihood) + top) @ n_alike + np.log(np.maximum(common, 1e-300))
-    log_evidence = float(special.logsumexp(log_posterior)) - math.log(len(h))
+    log_evidence = float(np.asarray(special.logsumexp(log_posterior))) - math.log(len(h))
     posterior = np.exp(log_posterior - log_posterior.max())
     is_common = (
         without + with_own * (each * (RATES[:, None] / both)[..., None]).sum(1)
