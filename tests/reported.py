@@ -8,11 +8,10 @@ from sklearn.frozen import FrozenEstimator
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.recipes import Network
 
 EVIL = "<script>document.title='owned'</script>"
 SETTINGS = {
-    "denoiser": Network(width=64, depth=1, base="independent"),
+    "denoiser": "tree",
     "n_evaluations": 8,
     "random_state": 0,
 }

@@ -32,6 +32,7 @@ from discrete_itd.training.loop import Run
 from tests.examples import refused, run, snapshot
 
 SMALL = Network(width=8, depth=1, base="independent")
+TREE = {"denoiser": "tree"}
 
 
 def table(n=40):
@@ -95,7 +96,7 @@ def saved(tmp_path_factory):
 def saved_mixed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("mixed")
     mixed()[1].to_csv(folder / "gaps.csv", index=False)
-    settings = {"denoiser": SMALL, "max_steps": 5, "n_evaluations": 8, "random_state": 0}
+    settings = {**TREE, "random_state": 0}
     frame = as_written(str(folder / "gaps.csv"), Dialect()).drop(columns="note")
     with pytest.warns(
         UserWarning, match=r"^gaps.csv: column 'price': 'NA' \(1 cell\) taken as missing"
@@ -461,11 +462,10 @@ def test_sample_given(capsys):
 
 def test_demo(monkeypatch, tmp_path, capsys):
     """What a user types, its answers, and files in a folder of its own."""
-    from discrete_itd.cli import demo
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setattr(demo, "SECONDS", 0.2)
+    monkeypatch.setattr(fitting, "DiffusionDensity", lambda **how: DiffusionDensity(**how | TREE))
     monkeypatch.setattr(page, "_drawings", lambda _: {})
     run("demo")
     out = capsys.readouterr().out

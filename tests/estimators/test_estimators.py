@@ -114,7 +114,7 @@ def test_constructor():
 
 def test_pipeline_and_search():
     drop = FunctionTransformer(lambda frame: frame.drop(columns="n"))
-    pipeline = make_pipeline(drop, quick(max_steps=2))
+    pipeline = make_pipeline(drop, quick(denoiser="tree"))
     assert np.isfinite(pipeline.fit(X).score(X))
     assert pipeline.score_samples(X).shape == (len(X),)
     search = GridSearchCV(pipeline, {"diffusiondensity__denoiser": ["independent", "tree"]}, cv=2)
@@ -156,7 +156,7 @@ def test_score_is_the_mean(model):
 
 
 def test_columns_given_by_position():
-    model = quick().fit(CODES)
+    model = quick(denoiser="tree").fit(CODES)
     assert np.isfinite(model.log_prob(CODES, given=[0, 2]).log_prob).all()
     np.testing.assert_array_equal(
         model.log_prob(CODES, given=1).log_prob, model.log_prob(CODES, given=[1]).log_prob
@@ -169,7 +169,7 @@ def test_unseen_categories(trained):
     strange = X[:3].assign(a="never", n=-7)
     assert np.isfinite(trained.score_samples(strange)).all()
     assert (trained.score_samples(strange) < trained.score_samples(X[:3]) - 2).all()
-    strict = quick(handle_unknown="error").fit(X)
+    strict = quick(denoiser="tree", handle_unknown="error").fit(X)
     with pytest.raises(ValueError, match="column 'a': unseen category 'never'"):
         strict.score_samples(strange)
 
@@ -191,7 +191,7 @@ def test_samples(trained):
 
 @pytest.mark.parametrize("dtype_", [np.int64, np.int8, np.float64, bool, "U3", object])
 def test_samples_of_arrays(dtype_):
-    rows = quick(max_steps=1).fit(CODES.astype(dtype_)).sample(5, random_state=0)
+    rows = quick(denoiser="tree").fit(CODES.astype(dtype_)).sample(5, random_state=0)
     assert isinstance(rows, np.ndarray)
     if dtype_ != "U3":  # pandas keeps words as objects
         assert rows.dtype == np.dtype(dtype_)
@@ -351,7 +351,7 @@ def test_frame_fitted_array_scored(model):
 
 
 def test_array_fitted_frame_scored():
-    model = quick().fit(CODES)
+    model = quick(denoiser="tree").fit(CODES)
     frame = pd.DataFrame(CODES, columns=["p", "q", "r"])
     with pytest.warns(UserWarning, match="X has feature names"):
         scores = model.score_samples(frame)
@@ -367,7 +367,7 @@ def test_columns_that_differ(model):
     with pytest.raises(ValueError, match="column 'n': the model knows it, the table lacks it"):
         model.score_samples(X.assign(z=1).drop(columns="n"))
     with pytest.raises(ValueError, match="expecting 3 features"):
-        quick(max_steps=1).fit(CODES).score_samples(CODES[:, :2])
+        quick(denoiser="tree").fit(CODES).score_samples(CODES[:, :2])
 
 
 @pytest.mark.parametrize("method", ["score_samples", "score", "explain", "log_prob"])
@@ -412,7 +412,7 @@ def test_parameters_that_make_no_sense():
 
 def test_a_column_of_another_type_is_pointed_out():
     rows = pd.DataFrame({"a": ["x", "y"] * 10, "b": ["p", "q"] * 10})
-    model = quick().fit(rows)
+    model = quick(denoiser="tree").fit(rows)
     with pytest.warns(UserWarning, match="column 'b': no value was seen in training"):
         model.score_samples(rows.assign(b=[1, 2] * 10))
 

@@ -110,7 +110,7 @@ def test_columns_and_rows_of_nothing():
     frame = TABLE.assign(empty=np.nan)
     frame.iloc[3] = None
     with pytest.warns(UserWarning, match="column 'empty'"):
-        model = DiffusionDensity(**{**QUICK, "max_steps": 5}).fit(frame)
+        model = DiffusionDensity(denoiser="tree", random_state=0).fit(frame)
     scores = model.score_samples(frame)
     assert np.isfinite(scores).all()
     assert scores[3] == 0
@@ -170,7 +170,8 @@ def test_probabilities_of_pooled_categories(monkeypatch):
     frame = pd.DataFrame(
         {"x": rng.normal(size=500), "shop": rng.zipf(1.6, 500).clip(max=80).astype(str)}
     )
-    model = DiffusionDensity(**QUICK, column_types={"shop": "nominal"}).fit(frame)
+    how = {"column_types": {"shop": "nominal"}, "random_state": 0}
+    model = DiffusionDensity(denoiser="tree", **how).fit(frame)
     shops = model.predict_proba(frame[:7], "shop")
     np.testing.assert_allclose(shops.sum(axis=1), 1)
     assert set(shops.columns) == set(frame["shop"])
@@ -336,7 +337,7 @@ def test_imputed_tables_keep_what_is_there(model):
 def test_cells_are_filled_by_name():
     rng = np.random.default_rng(0)
     table = pd.DataFrame({0: rng.choice(list("xyz"), 90), 1: rng.choice(list("uv"), 90)})
-    model = DiffusionDensity(**{**QUICK, "max_steps": 2}).fit(table)
+    model = DiffusionDensity(denoiser="tree", random_state=0).fit(table)
     gaps = pd.DataFrame({1: ["u", "v"], 0: [None, "y"]})
     filled = model.impute(gaps)
     assert list(filled.columns) == [1, 0]

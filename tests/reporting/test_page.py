@@ -109,7 +109,7 @@ def test_the_numbers_are_those_of_the_findings(found, read):
 
 
 def test_reasons_are_told(found, read):
-    assert "free = ? is " in found.most_anomalous["reasons"][0][0]
+    assert "<b>twin</b> = 3 is " in found.most_anomalous["reasons"][0][0]
     assert found.most_anomalous["reasons"][0][0] in read.words
 
 
