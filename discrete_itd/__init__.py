@@ -34,6 +34,7 @@ if "torch" not in sys.modules and not any(name in os.environ for name in WAITING
 if TYPE_CHECKING:
     from discrete_itd import datasets, recipes
     from discrete_itd.cells.errors import find_errors
+    from discrete_itd.cells.repair import repair_errors
     from discrete_itd.detection.detector import DiffusionOutlierDetector
     from discrete_itd.detection.outliers import find_outliers
     from discrete_itd.detection.watch import DriftWatch
@@ -55,6 +56,7 @@ __all__ = [
     "find_errors",
     "find_outliers",
     "recipes",
+    "repair_errors",
     "report",
 ]
 
@@ -66,6 +68,7 @@ _HOMES = {
     "compare_tables": "reporting.fidelity",
     "find_errors": "cells.errors",
     "find_outliers": "detection.outliers",
+    "repair_errors": "cells.repair",
     "report": "reporting.page",
 }
 

@@ -55,6 +55,7 @@ dependencies", ICDE 2024, arXiv:2312.06296.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Any, overload
 
 import numpy as np
@@ -73,6 +74,7 @@ from discrete_itd.cells.written import Written, as_written, moved
 from discrete_itd.devices import one_thread
 from discrete_itd.encoders import Column, TableEncoder
 from discrete_itd.encoders import written as text_of
+from discrete_itd.encoders.column import is_missing
 from discrete_itd.encoders.numeric import find_lattice
 from discrete_itd.models.held_out import check_groups
 from discrete_itd.progress import progress_bar
@@ -84,6 +86,13 @@ Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
 # factors by which a moved decimal point changes a number, which is on the lattice if it is NEAREST steps from it
 DOUBTED = 0.01  # least probability of an error from which spelling is compared
 POINTS, NEAREST = 10.0 ** np.array([-3, -2, -1, 1, 2, 3]), 1e-6
+
+# reasons why a cell is named
+CONTRADICTED = "it is improbable beside the other cells of its row and column"
+MISSPELT = "it looks like a misspelling"
+BROKEN = "the row breaks an equation that nearly all rows follow"
+WRITTEN = "it is not written as its column is"
+EXPECTED = "rows like its own have a value there"
 
 
 @overload
@@ -134,16 +143,16 @@ def find_errors(
         probabilities: ``expected_probability`` that this is right, by the other columns or by how the column writes,
         which is at most the other (0, and ``expected`` None, where no other value is known; a missing value as
         ``expected`` with a probability above 0 says that the cell stands for a missing one), and
-        ``probability_wrong``. Of the cells with .9 or more, .90 to 1.00 are wrong in each of twelve tables into which
-        errors were planted (``python -m tests.benchmarks.cells unseen``). That is not so of any table. Where a column
-        follows another one but for rightful exceptions in 3 % of the rows, a part of these is named with .5 to .6, or
-        with more if no other row has their values; where it follows but for a tenth of the rows, none is, nor are as
-        many errors (``python -m tests.benchmarks.cells exceptions``). Errors that are other plausible values are hardly
-        found. Missing cells are included where a value should be there. A cell may also be
-        wrong by its writing alone: numbers or dates in another notation than the column's, a format that hardly any
-        other cell has (then what is expected follows from the other columns alone), codes without their leading zeros,
-        words and numbers that stand for missing cells, characters that were lost or escaped, and a value that belongs
-        into the empty cell beside.
+        ``probability_wrong``; and a ``sentence`` with the reason. Of the cells with .9 or more, .90 to 1.00 are wrong
+        in each of twelve tables into which errors were planted (``python -m tests.benchmarks.cells unseen``). That is
+        not so of any table. Where a column follows another one but for rightful exceptions in 3 % of the rows, a part
+        of these is named with .5 to .6, or with more if no other row has their values; where it follows but for a tenth
+        of the rows, none is, nor are as many errors (``python -m tests.benchmarks.cells exceptions``). Errors that are
+        other plausible values are hardly found. Missing cells are included where a value should be there. A cell may
+        also be wrong by its writing alone: numbers or dates in another notation than the column's, a format that hardly
+        any other cell has (then what is expected follows from the other columns alone), codes without their leading
+        zeros, words and numbers that stand for missing cells, characters that were lost or escaped, and a value that
+        belongs into the empty cell beside.
 
     Raises
     ------
@@ -174,7 +183,7 @@ def find_errors(
     frame, _ = read_rows(table, find_errors)
     unit = check_groups(groups, len(frame))
     unit = np.arange(len(frame)) if unit is None else unit
-    columns = (_dense(cells) for _, cells in frame.items())
+    columns = (dense(cells) for _, cells in frame.items())
     written = moved([as_written(cells) for cells in columns])
     meant = pd.concat([_typed(cells.meant) for cells in written], axis=1)
     with warnings.catch_warnings():
@@ -208,7 +217,8 @@ def find_errors(
     return as_polars(found) if is_polars(table) else found
 
 
-def _dense(cells: pd.Series) -> pd.Series:
+def dense(cells: pd.Series) -> pd.Series:
+    """Cells as a plain column, if they are sparse ones."""
     return cells.sparse.to_dense() if isinstance(cells.dtype, pd.SparseDtype) else cells
 
 
@@ -293,7 +303,10 @@ def _lines(
     # A missing cell is what is meant only where the other columns do not expect a value there.
     is_meant &= ~(pd.isna(meant[rows]) & (by_others[rows] >= 0.5))
     expected[~is_known], p = None, np.where(is_known, p, 0.0)
-    return pd.DataFrame(
+    reasons = np.where((mended > 0)[rows], MISSPELT, CONTRADICTED).astype(object)
+    reasons[np.isin(rows, list(repaired))] = BROKEN
+    reasons[written.wrong[rows] > by_others[rows]] = WRITTEN
+    lines = pd.DataFrame(
         {
             "row": frame.index[rows],
             "column": pd.Series([frame.columns[j]] * len(rows), dtype=object),
@@ -305,6 +318,25 @@ def _lines(
             "probability_wrong": wrong[rows],
         }
     )
+    return lines.assign(
+        sentence=[
+            _sentence(*line, own.column)
+            for line in zip(lines.to_dict("records"), reasons, strict=True)
+        ]
+    )
+
+
+def _sentence(line: Mapping[str, Any], reason: str, column: Column) -> str:
+    """One line of :func:`find_errors`, as an English sentence without its full stop."""
+    cell = f"{line['column']} = {text_of(line['value'], column)}"
+    if is_missing(line["value"]):
+        cell, reason = f"the missing cell in {line['column']}", EXPECTED
+    how_likely = "likely wrong" if line["probability_wrong"] > 0.5 else "perhaps wrong"
+    text = f"{cell} is {how_likely}: {reason}"
+    if line["expected_probability"] > 0:
+        expected = text_of(line["expected"], column)
+        text += f"; {expected} is expected (probability {line['expected_probability']:.2f})"
+    return text
 
 
 def _with_point_moved(

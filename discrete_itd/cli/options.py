@@ -247,13 +247,17 @@ def _add_report(sub: argparse.ArgumentParser) -> None:
 def _add_check(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     add("table", metavar="TABLE", help=f"table to check: {ENDINGS}; or -")
-    add("--out", required=True, metavar="FILE", help=f"wrong cells: {ENDINGS}; or -")
+    add("--out", metavar="FILE", help=f"wrong cells: {ENDINGS}; or - (default: the first are printed)")
     add("--repair", metavar="FILE",
-        help="also write TABLE with the expected values that are right with probability .9 or more, and\n"
-        "say how many cells are left; blank lines, and quotation marks without need, are not copied")
+        help="also write TABLE with the expected values in the place of cells that are wrong with probability\n"
+        ".9 or more, where that value is right with .9 or more; no second call changes these cells;\n"
+        "blank lines, and quotation marks without need, are not copied")
+    add("--review", metavar="FILE",
+        help="with --repair, the cells that were named and not repaired (default: beside the repaired copy,\n"
+        "like repaired.review.csv)")
     add("--report", metavar="FILE", help="also write a page on them, like errors.html; one of the files may be -")
-    add("--rows", metavar="FILE",
-        help="also write the twenty oddest rows, each by models that did not see it, with the\n"
+    add("--rows", type=at_least_one, nargs="?", const=20, metavar="N",
+        help="list the N oddest rows, too (default: 20), each by models that did not see it, with the\n"
         "cells to blame; takes as long as three fits")
     add("--min-probability", type=share, default=0.5, metavar="P",
         help="probability of being wrong from which a cell is named (default: %(default)s)")
@@ -385,9 +389,13 @@ example:
 """),
     "check": Command("reporting", _add_check, "wrong cells of a table, and what they should be", f"""\
 Find the cells of a table that are probably wrong, by its other rows and the other cells of the row; no model is needed.
-FILE has one line per cell: row (from 1, without the header), column, value, expected, expected_probability and
-probability_wrong, the most probable error first. The table is read whole. With --rows, models are fitted to parts of
-the table, and rank the rows of the other parts.
+FILE has one line per cell: row (from 1, without the header), column, value, expected, expected_probability,
+probability_wrong and a sentence, the most probable error first; with --repair also repaired, True or False. The table
+is read whole.
+
+With --rows, models are fitted to parts of the table, and rank the rows of the other parts. Their cells are in the same
+list, with found_by (errors, outliers or both) and the score of the row, in nats, lower for odder rows; rows that are
+odd as a whole have a line without a column, at the end.
 
 {TABLES}
 example:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from discrete_itd.cells.errors import find_errors
+from discrete_itd.cells.repair import Repaired, repair_errors
 from discrete_itd.cli.inputs import (
     about,
     check_detector,
@@ -36,7 +40,7 @@ from discrete_itd.reporting.page import VERDICTS, errors_page, judgement, render
 from discrete_itd.statistics import count
 from discrete_itd.storage.files import write_whole
 
-SURE = 0.9  # least probability of an expected value that is written into the repaired copy
+SHOWN = 10  # most lines of the list of cells that are printed
 
 
 def report(args: argparse.Namespace) -> int:
@@ -94,46 +98,90 @@ def _examined(args: argparse.Namespace) -> Findings:
 
 def check(args: argparse.Namespace) -> None:
     """Run the command."""
-    check_out(args.out, table=args.table)
-    check_out(args.repair, table=args.table, list_of_cells=args.out)
-    check_out(args.report, is_table=False, table=args.table)
-    check_out(args.rows, table=args.table, list_of_cells=args.out, repaired_copy=args.repair)
-    outputs = [args.out, args.repair, args.report, args.rows]
-    if outputs.count(STANDARD) > 1:
-        raise UserError("only one of --out, --repair, --report and --rows can be -")
+    if args.review is not None and args.repair is None:
+        raise UserError("--review needs --repair")
+    review = args.review
+    if review is None and args.repair not in (None, STANDARD):
+        review = _review_beside(args.repair)
+    sources = {"table": args.table}
+    outputs = {"list_of_cells": args.out, "repaired_copy": args.repair, "cells_to_review": review}
+    for what, out in outputs.items():
+        check_out(out, **sources)
+        sources[what] = out
+    check_out(args.report, is_table=False, **sources)
+    is_piped = [*outputs.values(), args.report].count(STANDARD)
+    if is_piped > 1:
+        raise UserError("only one of --out, --repair, --review and --report can be -")
     with reading(args.table, Dialect.asked(args.csv)) as source:
         frame, dialect, schema = pd.concat(source.chunks()), source.dialect, source.schema
     if not len(frame):
         raise EmptyTableError(f"{args.table}: the table is empty")
     groups = groups_of(frame, args.table, args.groups)
+    search = repair_errors if args.repair is not None else find_errors
     with about(args.table):
-        found = find_errors(
+        found: Any = search(
             frame,
             min_probability=args.min_probability,
             groups=groups,
             expected_share=args.expected_share,
         )
-    write_table(args.out, [found])
-    what = f"{len(found)} of {frame.size} cells are probably wrong"
-    if args.repair is not None:
-        repaired, sure = frame.copy(), found[found["expected_probability"] >= SURE]
-        n_left = len(found) - len(sure)
-        for row, column, expected in zip(
-            sure["row"], sure["column"], sure["expected"], strict=True
-        ):
-            try:
-                repaired.loc[[row], column] = pd.Series([expected]).to_numpy()
-            except (TypeError, ValueError):  # a value that no cell of the type holds
-                n_left += 1
-        what += f"; {len(found) - n_left} repaired, {n_left} left"
+        repaired, cells = found if isinstance(found, Repaired) else (None, found)
+        lines, summary = cells, f"{len(cells)} of {frame.size} cells are probably wrong"
+        if args.rows is not None:
+            rest = frame if groups is None else frame.drop(columns=groups.name)
+            odd = find_outliers(rest, n_rows=args.rows, groups=groups, random_state=0)
+            lines = joined(cells, odd)
+            summary += f", beside the {count(len(set(odd['row'])), 'oddest row')}"
+    if args.out is not None:
+        write_table(args.out, [lines])
+        summary = summary if args.out == STANDARD else f"wrote {args.out}: {summary}"
+    if args.repair is not None and repaired is not None:
         write_table(args.repair, [repaired], dialect, schema)
-    if args.rows is not None:
-        with about(args.table):
-            own = frame if groups is None else frame.drop(columns=groups.name)
-            odd = find_outliers(own, groups=groups, random_state=0)
-        write_table(args.rows, [odd])
+        n_repaired = int(cells["repaired"].sum())
+        summary += f"; {n_repaired} repaired, {len(cells) - n_repaired} left"
+    if review is not None:
+        write_table(review, [lines.query("not repaired").drop(columns="repaired")])
+        summary += f" for review in {review}"
     if args.report is not None:
         title = f"Cells of {shown(args.table)} to check"
-        _write_page(args.report, errors_page(found, frame.shape, title=title))
-    what = what if args.out == STANDARD else f"wrote {args.out}: {what}"
-    say(STANDARD if STANDARD in outputs else args.out, what)
+        _write_page(args.report, errors_page(lines, frame.shape, title=title))
+    to = STANDARD if is_piped else None
+    say(to, summary)
+    if args.out is None or not is_piped:
+        for line in lines.head(SHOWN).to_dict("records"):
+            p = line["probability_wrong"]
+            say(
+                to,
+                f"  {'    ' if pd.isna(p) else f'{p:.2f}'}  row {line['row']}: {line['sentence']}",
+            )
+        if len(lines) > SHOWN:
+            say(to, f"  and {len(lines) - SHOWN} more")
+
+
+def _review_beside(path: str) -> str:
+    """The name of the file with the cells to review beside a repaired copy: ``a.review.csv`` beside ``a.csv``."""
+    name, *endings = Path(path).name.split(".")
+    return str(Path(path).with_name(".".join([name, "review", *endings])))
+
+
+def joined(cells: pd.DataFrame, odd: pd.DataFrame) -> pd.DataFrame:
+    """The cells of :func:`~discrete_itd.find_errors` and of :func:`~discrete_itd.find_outliers` in one table.
+
+    A cell that both name has the line of the first one; ``found_by`` is "errors", "outliers" or "both", and ``score``
+    that of the row, if it is one of the oddest. Rows without a suspicious cell, odd as a whole, come last.
+    """
+    of_cells, of_odd = ([*zip(t["row"], t["column"], strict=True)] for t in (cells, odd))
+    scores = dict(zip(odd["row"], odd["score"], strict=True))
+    by_both = pd.Index(of_cells).isin(of_odd)
+    cells = cells.assign(
+        found_by=np.where(by_both, "both", "errors"), score=[scores.get(i) for i in cells["row"]]
+    )
+    is_listed = pd.Index(of_odd).isin(of_cells)
+    is_listed |= (odd["column"].isna() & odd["row"].isin(cells["row"])).to_numpy()
+    more = odd[~is_listed].assign(found_by="outliers")
+    if "repaired" in cells:
+        more = more.assign(repaired=False)
+    names = [*cells.columns.drop("sentence"), "sentence"]
+    lines = pd.concat([t[[*cells]] for t in (cells, more) if len(t)] or [cells])
+    order = np.lexsort([lines["score"].to_numpy(float), -lines["probability_wrong"]])  # NaN last
+    return lines.iloc[order].reset_index(drop=True).reindex(columns=names)

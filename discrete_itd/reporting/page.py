@@ -117,15 +117,21 @@ def render(found: Findings, *, title: str | None = None, date: datetime.date | N
     )  # fmt: skip
 
 
-def errors_page(found: pd.DataFrame, shape: tuple[int, int], *, title: str) -> str:
-    """The HTML page of cells found by :func:`~discrete_itd.find_errors` in a table of some shape."""
-    lines = found.assign(value=found["value"].map(_shown), expected=found["expected"].map(_shown))
-    wrong = found["probability_wrong"].groupby(found["column"].map(str))
+def errors_page(lines: pd.DataFrame, shape: tuple[int, int], *, title: str) -> str:
+    """The HTML page of the cells of :func:`~discrete_itd.find_errors` in a table of some shape, and of its odd rows."""
+    named = lines.query("probability_wrong >= 0.5")
+    wrong = named["probability_wrong"].groupby(named["column"].map(str))
     by_column = [(name, len(p), p.sum()) for name, p in wrong]
     by_column.sort(key=lambda line: -line[1])
+    texts = lines.head(MOST_CELLS).copy()
+    is_cell, is_known = texts["column"].notna(), texts["expected_probability"] > 0
+    for name, is_shown in (("column", is_cell), ("value", is_cell), ("expected", is_known)):
+        texts[name] = texts[name].map(_shown).where(is_shown, "")
+    for name, is_shown in (("expected_probability", is_known), ("probability_wrong", is_cell)):
+        texts[name] = texts[name].map("{:.2f}".format).where(is_shown, "")
     return _environment().get_template("errors.html").render(
-        title=title, date=datetime.date.today(), shape=shape, n=len(found),
-        cells=list(lines[:MOST_CELLS].itertuples()), by_column=by_column,
+        title=title, date=datetime.date.today(), shape=shape, n=len(named), n_lines=len(lines),
+        cells=list(texts.itertuples()), by_column=by_column,
     )  # fmt: skip
 
 

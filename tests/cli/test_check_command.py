@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -85,7 +86,10 @@ def test_parquet_and_groups():
         ("check none.csv --out e.csv", "none.csv: the table is empty"),
         ("check t.csv --out e.csv --min-probability 2", "--min-probability"),
         ("check t.csv --out - --repair -", "only one of --out"),
-        ("check t.csv --out e.csv --report - --rows -", "only one of --out"),
+        ("check t.csv --out e.csv --report - --repair -", "only one of --out"),
+        ("check t.csv --repair r.csv --review r.csv", "written over the repaired copy"),
+        ("check t.csv --out r.review.csv --repair r.csv", "written over the list of cells"),
+        ("check t.csv --review r.csv", "--review needs --repair"),
     ],
 )
 def test_refusals(command, error, capsys):
@@ -104,13 +108,66 @@ def test_any_of_the_outputs_may_be_the_standard_output(place, capfdbinary, optio
 
 
 @pytest.mark.usefixtures("place")
-def test_rows_are_ranked_by_models_that_did_not_see_them(monkeypatch):
+def test_property_what_was_not_repaired_is_in_the_review_and_no_other_cell_changes():
+    """And a second repair of the repaired copy changes none of its cells."""
+    random, frame = np.random.default_rng(0), pd.DataFrame(TABLE)
+    for column in ("town", "code", "area"):
+        rows = random.choice(len(frame), 4, replace=False)
+        frame.loc[rows[:3], column] = random.permutation(frame[column])[:3]
+        frame.loc[rows[3:], column] += "?"
+    frame.to_csv("two.csv", index=False)
+    run("check two.csv --out errors.csv --repair repaired.csv --min-probability 0.1")
+    run("check repaired.csv --repair again.csv")
+    before, after, again = (
+        pd.read_csv(f"{name}.csv", dtype=str) for name in ("two", "repaired", "again")
+    )
+    cells, review = pd.read_csv("errors.csv"), pd.read_csv("repaired.review.csv")
+    pd.testing.assert_frame_equal(
+        cells[~cells["repaired"]].drop(columns="repaired").reset_index(drop=True), review
+    )
+    changed = set(zip(*np.nonzero((before != after).to_numpy()), strict=True))
+    repaired = cells[cells["repaired"]]
+    places = zip(repaired["row"] - 1, before.columns.get_indexer(repaired["column"]), strict=True)
+    assert set(places) == changed
+    assert changed
+    assert len(review)
+    for i, j in changed:
+        assert again.iat[i, j] == after.iat[i, j]
+
+
+@pytest.mark.usefixtures("place")
+def test_cells_and_odd_rows_are_one_list(monkeypatch, capsys):
     detector = DiffusionOutlierDetector(denoiser="tree")
     monkeypatch.setattr(reporting, "find_outliers", partial(find_outliers, detector=detector))
-    run("check t.csv --out errors.csv --rows odd.csv --groups client")
-    odd = pd.read_csv("odd.csv", dtype={"value": str})
-    assert odd["score"].is_monotonic_increasing
-    assert odd["row"].nunique() == 20
-    assert odd["row"].isin([8, 14])[:2].all()
-    assert "client" not in set(odd["column"])
-    run("check t.csv --out errors.csv --rows errors.csv", code=2)
+    run("check t.csv --out errors.csv --groups client --repair repaired.csv", capsys)
+    alone = pd.read_csv("errors.csv", dtype={"value": str})
+    out, _ = run("check t.csv --out lines.csv --rows --groups client --repair repaired.csv", capsys)
+    lines = pd.read_csv("lines.csv", dtype={"value": str})
+    assert lines["found_by"].isin(["errors", "outliers", "both"]).all()
+    assert not lines.duplicated(["row", "column"]).any()
+    assert lines.loc[lines["score"].notna(), "row"].nunique() == 20
+    is_error = lines["found_by"] != "outliers"
+    pd.testing.assert_frame_equal(
+        lines.loc[is_error, [*alone]].sort_values(["row", "column"], ignore_index=True),
+        alone.sort_values(["row", "column"], ignore_index=True),
+    )
+    assert lines["probability_wrong"].fillna(-1).is_monotonic_decreasing
+    assert not lines.loc[~is_error, "repaired"].any()
+    assert "client" not in set(lines["column"][~is_error])
+    assert len(out.splitlines()) == 12
+    assert f"row {lines['row'][0]}: {lines['sentence'][0]}" in out.splitlines()[1]
+
+
+def test_a_row_that_is_odd_as_a_whole_has_a_line_if_none_of_its_cells_is_named():
+    columns = ["row", "column", "value", "expected", "expected_probability", "probability_wrong"]
+    cells = pd.DataFrame([[3, "a", 1, 2, 0.9, 0.95], [5, "b", 1, None, 0.0, 0.6]], columns=columns)
+    odd = pd.DataFrame(
+        [[3, None, None, None, np.nan, np.nan], [3, "b", 4, 5, 0.8, 0.7], [5, "b", 1, 2, 0.5, 0.9],
+         [6, None, None, None, np.nan, np.nan], [7, None, None, None, np.nan, np.nan]],
+        columns=columns,
+    ).assign(score=[-9.0, -9.0, -8.0, -6.0, -7.0], sentence="it is")  # fmt: skip
+    lines = reporting.joined(cells.assign(sentence="it is"), odd)
+    assert [*zip(lines["row"], lines["found_by"], lines["probability_wrong"].fillna(0), strict=True)] == [
+        (3, "errors", 0.95), (3, "outliers", 0.7), (5, "both", 0.6), (7, "outliers", 0), (6, "outliers", 0)
+    ]  # fmt: skip
+    assert lines["score"].tolist() == [-9, -9, -8, -7, -6]

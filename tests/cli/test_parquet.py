@@ -28,7 +28,7 @@ CALLS = {
     "sample": ("sample m -n 120 --out n.parquet --seed 0", ["n"]),
     "report": ("report d t.parquet --out r.html --keep {names}", []),
     "check": (
-        "check t.parquet --out e.parquet --repair c.parquet --rows o.parquet --report e.html",
+        "check t.parquet --out e.parquet --repair c.parquet --review o.parquet --rows --report e.html",
         ["e", "c", "o"],
     ),
     "watch": ("watch d t.parquet --state w --out w.parquet --keep {names}", ["w"]),
