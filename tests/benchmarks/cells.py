@@ -56,7 +56,7 @@ from sklearn.model_selection import cross_val_predict
 
 from discrete_itd import find_errors
 from discrete_itd.cells import blame, channel, counts, errors, judges, keys, others, views
-from discrete_itd.cli.reporting import SURE
+from discrete_itd.cells.repair import SURE
 from discrete_itd.datasets import load_adult
 from tests.benchmarks import data
 from tests.benchmarks.messy import cleaned, cleaned_orders
