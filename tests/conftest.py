@@ -3,6 +3,9 @@
 import importlib
 import os
 
+import pytest
+from _pytest.doctest import DoctestModule
+
 # the matrices here are tiny: a second thread would only be waited for
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
@@ -23,3 +26,9 @@ def pytest_configure(config):
         suite = importlib.import_module("tests.suite")
         suite.load_profile(config)
         config.pluginmanager.register(suite)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file():
+    """Modules of tests have no examples: to look for some takes a tenth of the collection."""
+    return [collector for collector in (yield) if not isinstance(collector, DoctestModule)]

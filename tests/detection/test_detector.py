@@ -68,7 +68,7 @@ def fitted():
 
 @pytest.fixture(scope="module")
 def fitted_mixed():
-    return detector(NETWORK, false_alarm_rate=0.05).fit(mixed())
+    return detector(false_alarm_rate=0.05).fit(mixed())
 
 
 # -- scikit-learn ---------------------------------------------------------------------------------
