@@ -277,8 +277,11 @@ def test_rows_of_unseen_values_are_told_without_a_warning():
     ordinary = pd.DataFrame({"a": ["x", "y"] * 40, "b": ["u", "v"] * 40})
     odd = pd.DataFrame({"a": ["new"] * 12, "b": ["u"] * 12})
     density.fit(ordinary)
-    found = examine(density, pd.concat([ordinary, odd], ignore_index=True), n_most_anomalous=12)
+    rows = pd.concat([ordinary, odd], ignore_index=True)
+    found = examine(density, rows, n_most_anomalous=12)
     assert list(found.most_anomalous["row"]) == list(range(80, 92))
+    assert found.stderr == pytest.approx(density.log_prob(rows).stderr)
+    assert found.stderr.max() > 0
 
 
 # -- the work of a page ------------------------------------------------------------------------------
