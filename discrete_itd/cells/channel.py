@@ -14,6 +14,11 @@ Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
 # prior share of the cells that are wrong, in rows with an alarm and without
 WRONG_CELLS = 0.01
 LEAST_EXPECTED = 1e-6  # least share of wrong cells that may be expected
+# prior share of slips of the pen among the wrong cells of a column that can have them; the others are flat
+SLIPS = 1 / 3
+# factors by which a moved decimal point changes a number, which is on the lattice if it is NEAREST steps from it
+POINTS, NEAREST = 10.0 ** np.array([-3, -2, -1, 1, 2, 3]), 1e-6
+OFTEN_MOVED = np.array([1, 1, 4, 4, 1, 1]) / 12  # prior shares of these factors
 # EM runs N_ITERATIONS times, from a share SHARE of wrong cells that counts as much as SEEN cells
 SEEN, SHARE, N_ITERATIONS = 50.0, 0.01, 100
 # if errors explain a column by less than EVIDENCE nats better than none, probabilities are multiplied by UNPROVEN: none

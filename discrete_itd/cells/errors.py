@@ -64,7 +64,7 @@ from numpy.typing import NDArray
 from pandas.api.types import infer_dtype
 
 from discrete_itd.cells.blame import blame_by_relations, share_blame
-from discrete_itd.cells.channel import LEAST_EXPECTED
+from discrete_itd.cells.channel import LEAST_EXPECTED, NEAREST, POINTS
 from discrete_itd.cells.judgement import Judged
 from discrete_itd.cells.judges import judge, network_of
 from discrete_itd.cells.others import by_mixture
@@ -83,9 +83,7 @@ from discrete_itd.reading.frames import Polars, as_polars, is_polars, read_rows
 from discrete_itd.validation import check_share
 
 Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
-# factors by which a moved decimal point changes a number, which is on the lattice if it is NEAREST steps from it
 DOUBTED = 0.01  # least probability of an error from which spelling is compared
-POINTS, NEAREST = 10.0 ** np.array([-3, -2, -1, 1, 2, 3]), 1e-6
 
 # reasons why a cell is named
 CONTRADICTED = "it is improbable beside the other cells of its row and column"

@@ -39,6 +39,12 @@ def edits(one: str, two: str) -> int:
     return before[-1]
 
 
+def are_codes(texts: Sequence[str]) -> bool:
+    """Whether texts are capitals of one length, or have digits beside letters: they are near each other by design."""
+    is_fixed = len({*map(len, texts)}) == 1 and not any(c.islower() for t in texts for c in t)
+    return len(texts) > 1 and (is_fixed or all(map(CODE.search, texts)))
+
+
 def misspellings(texts: Sequence[str], counts: Ints) -> tuple[Ints, Floats]:
     """The position of the frequent text that each text is a variant of, or -1, and the probability that it is meant.
 
@@ -51,9 +57,7 @@ def misspellings(texts: Sequence[str], counts: Ints) -> tuple[Ints, Floats]:
     forms = ["".join(c for c in t.casefold() if c.isalnum() or c in "<>=+%") for t in texts]
     n_letters, p = np.array([len(form) for form in forms]), np.zeros(len(forms))
     fits = (n_letters >= FEWEST_LETTERS) & (n_letters <= MOST_LETTERS)
-    usual = [texts[i] for i in np.flatnonzero(counts >= OFTEN).tolist()]
-    is_fixed = len({*map(len, usual)}) == 1 and not any(c.islower() for t in usual for c in t)
-    if len(usual) > 1 and (is_fixed or all(map(CODE.search, usual))):
+    if are_codes([texts[i] for i in np.flatnonzero(counts >= OFTEN).tolist()]):
         return np.full(len(forms), -1), p
     often = np.argsort(-counts, kind="stable")
     often = often[((counts >= OFTEN) & fits)[often]]

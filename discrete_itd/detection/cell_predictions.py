@@ -38,9 +38,9 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
-from discrete_itd.cells.channel import WRONG_CELLS
+from discrete_itd.cells.channel import SLIPS, WRONG_CELLS
+from discrete_itd.cells.slips import NO_SLIPS, Slips
 from discrete_itd.channel.gaussian import FARTHEST, GaussianPosterior
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.channel.rounded_numbers import Intervals
@@ -67,6 +67,7 @@ EM_STEPS = 100  # of the shares of exceptions: then they move by less than a hun
 # A cell that is not likely wrong is named if it is so many nats rarer than expected, a conflict if it has so many.
 LEAST_NATS = 1.0
 LEAST = 1e-9  # smallest probability that a float32 softmax distinguishes from zero
+MOST_TRIED = 8  # cells of a row of which slips are tried, at least
 # Cells of a row with the largest log-odds, among which conflicts are sought: wrong cells and those they contradict.
 RIVALS = 4
 
@@ -362,24 +363,6 @@ def _n_values(column: Column) -> int:
     return column.n_rows - column.n_missing
 
 
-def error_log_odds(log_p: Tensor, log_f: Tensor, share: float | Tensor) -> Tensor:
-    """Log-odds that cells are wrong, if a ``share`` of such cells is and none is an exception; of any common shape.
-
-    ``log_p`` are log-probabilities of the cells given the others, ``log_f`` the result of :func:`log_flat`. The
-    probability that a cell is wrong is their logistic function.
-    """
-    prior = torch.logit(torch.as_tensor(share, dtype=log_p.dtype, device=log_p.device))
-    return prior + log_f + (-torch.expm1(log_p)).clamp_min(LEAST).log() - log_p
-
-
-def bounded_log_odds(log_odds: Tensor, bound: Tensor) -> Tensor:
-    r"""Log-odds that cells are wrong where some are exceptions: those without exceptions, below a ``bound``.
-
-    The ``bound`` is the log-ratio of wrong cells and exceptions with the same value, :math:`\log(\pi f / (w e))`.
-    """
-    return -torch.logaddexp(-log_odds, -bound)
-
-
 @torch.no_grad()
 def exceptional_shares(
     scorer: Scorer, x: Tensor, deadline: Deadline | None = None
@@ -410,29 +393,94 @@ def exceptional_shares(
     return shares.cpu().numpy()
 
 
-def _bounds(scorer: Scorer, x: Tensor, log_f: Tensor) -> Tensor:
-    """The ``bound`` of :func:`bounded_log_odds` for the cells of rows ``x`` (B, C'): float64, (B, C), nats."""
+def log_exceptions(scorer: Scorer, x: Tensor, log_f: Tensor, log_p: Tensor) -> Tensor:
+    """Log-probability of the cells of rows ``x`` (B, C') as exceptions, :math:`w e (1 - p)`: float64, (B, C), nats."""
     shares = scorer.exceptions
     if shares is None:
         shares = np.array([1 / (_n_values(column) + 1) for column in scorer.schema])
     log_share = torch.from_numpy(np.log(shares)).to(log_f)
+    return log_share + log_exceptional(scorer, x, log_f) + log_not(log_p)
+
+
+def log_not(log_p: Tensor) -> Tensor:
+    """The logarithm of 1 - p, as far as a float32 softmax tells p from one."""
+    return (-torch.expm1(log_p)).clamp_min(LEAST).log()
+
+
+def log_wrong(scorer: Scorer, log_p: Tensor, log_f: Tensor, log_slips: Tensor) -> Tensor:
+    """The log-probability that cells are wrong and are what they are, over that of a right cell: (B, C), nats.
+
+    Of cells with log-probabilities ``log_p``, ``log_f`` if they are flat and ``log_slips`` if they are slips.
+    """
+    has_slips = [
+        c.is_number or v is not None
+        for c, v in zip(scorer.schema, scorer.vocabularies, strict=True)
+    ]
+    slips = log_p.new_tensor(has_slips) * SLIPS
+    flat = torch.log1p(-slips) + log_f + log_not(log_p)
     prior = math.log(WRONG_CELLS / (1 - WRONG_CELLS))
-    return prior + log_f - log_share - log_exceptional(scorer, x, log_f)
+    return prior + torch.logaddexp(flat, slips.log() + log_slips)
+
+
+class MeantBySlip(NamedTuple):
+    """Of cells (B, C): the log-probability of all slips, of the likeliest one, nats, and its encoded value."""
+
+    log_p: Tensor
+    log_likeliest: Tensor
+    value: Tensor
+
+    @classmethod
+    def of(cls, scorer: Scorer, q: Posterior, slips: Slips, is_asked: Tensor) -> MeantBySlip:
+        """Of the cells that are asked for, (B, C), by their distributions q."""
+        total = np.full(is_asked.shape, -math.inf)
+        likeliest, value = total.copy(), np.full(is_asked.shape, math.nan)
+        kept = is_asked.cpu().numpy()[slips.row, slips.column]
+        row, column, meant, log_ratio = (values[kept] for values in slips)
+        log_p = log_ratio + _log_probs_of(scorer, q, row, column, meant)
+        np.logaddexp.at(total, (row, column), log_p)
+        np.maximum.at(likeliest, (row, column), log_p)
+        is_likeliest = log_p == likeliest[row, column]
+        value[row[is_likeliest], column[is_likeliest]] = meant[is_likeliest]
+        return cls(*(torch.from_numpy(t).to(is_asked.device) for t in (total, likeliest, value)))
+
+
+def _log_probs_of(
+    scorer: Scorer, q: Posterior, row: np.ndarray, column: np.ndarray, cell: np.ndarray
+) -> np.ndarray:
+    """Log-probabilities (n,) of encoded values in the place of cells, under the distributions q of these."""
+    out, lines = np.zeros(len(row)), q.codebook.lines
+    for j in np.unique(column).tolist():
+        own = np.flatnonzero(column == j)
+        rows, values = (torch.from_numpy(t[own]).to(q.codebook.device) for t in (row, cell))
+        if j in q.codebook.place:
+            log_p = q.column(j)[rows, values.long()]
+        else:
+            line = torch.searchsorted(q.codebook.reals, torch.tensor([[j]], device=rows.device))
+            cells = lines.cells(values[:, None], line.expand(len(rows), 1))
+            log_p = conditional.cells_of(q, rows, torch.full_like(rows, j)).log_prob(*cells)[:, 0]
+        out[own] = log_p.double().cpu().numpy() - scorer.schema[j].codec.new_nats(cell[own])
+    return out
 
 
 class Suspects(NamedTuple):
     """The m most suspicious cells of B rows, the most likely wrong one first.
 
-    Their ``columns``, (B, m); ``log_odds`` of an error if none is an exception, and the ``bound`` below which
-    exceptions keep these, (B, m) each; the distributions ``q`` of these cells, at least, given the others of their
-    rows, and the log-probabilities ``log_p`` (B, C) of the cells under them.
+    Their ``columns``, (B, m); log-probabilities of these cells as wrong ones, ``log_wrong``, and as exceptions,
+    ``log_exception``, (B, m) each; the distributions ``q`` of these cells, at least, given the others of their rows,
+    and the log-probabilities ``log_p`` (B, C) of the cells under them; and what they are meant to be if they are slips.
     """
 
     columns: Tensor
-    log_odds: Tensor
-    bound: Tensor
+    log_wrong: Tensor
+    log_exception: Tensor
     q: Posterior
     log_p: Tensor
+    slips: MeantBySlip
+
+    def log_odds(self, nats: Tensor | float = 0.0, at: Any = ...) -> Tensor:
+        """The log-odds of errors, (B, m), or some of them, if the cells were ``nats`` more probable."""
+        log_p = self.log_p.gather(1, self.columns)[at] + nats
+        return self.log_wrong[at] - torch.logaddexp(log_p, self.log_exception[at] + 0 * log_p)
 
 
 def without_cell(scorer: Scorer, rows: Tensor) -> Tensor:
@@ -447,15 +495,15 @@ def suspects(
     among: Sequence[int],
     n: int | None = None,
     beyond: Tensor | float = 0.0,
+    slips: Slips = NO_SLIPS,
 ) -> Suspects:
     """The ``n`` cells with the largest log-odds of an error of encoded rows (B, C'), ``among`` some columns.
 
     All of these with n None. Cells without a value come last. ``beyond`` (B, C) are nats by which unseen numbers are
-    rarer than their level, -inf where a cell follows from its row.
+    rarer than their level, -inf where a cell follows from its row; ``slips`` what cells may have been meant to be.
     """
     columns = torch.tensor(among, device=rows.device).expand(len(rows), -1)
     log_f = log_flat(scorer, rows)
-    bound = _bounds(scorer, rows, log_f)
     nothing = without_cell(scorer, rows)
     n = len(among) if n is None else n
 
@@ -463,11 +511,22 @@ def suspects(
         asked = _asked(scorer, rows, columns)
         q = conditional.given_others(denoiser, rows, asked, **how)
         log_p = (log_probs(scorer, q, rows) - beyond).clamp_max(0.0)
-        odds = error_log_odds(log_p, log_f, WRONG_CELLS).masked_fill(nothing, -math.inf)
-        order = bounded_log_odds(odds, bound).gather(1, columns)
-        order = order.argsort(dim=1, descending=True, stable=True)[:, :n]
-        first = columns.gather(1, order)
-        return Suspects(first, odds.gather(1, first), bound.gather(1, first), q, log_p)
+        log_e = log_exceptions(scorer, rows, log_f, log_p)
+
+        def first(m: int, columns: Tensor, of_slips: MeantBySlip) -> Suspects:
+            wrong = log_wrong(scorer, log_p, log_f, of_slips.log_p).masked_fill(nothing, -math.inf)
+            ratio = (wrong - torch.logaddexp(log_p, log_e)).gather(1, columns)
+            order = columns.gather(1, ratio.argsort(dim=1, descending=True, stable=True)[:, :m])
+            return Suspects(
+                order, wrong.gather(1, order), log_e.gather(1, order), q, log_p, of_slips
+            )
+
+        no_slips = MeantBySlip(*3 * [torch.full_like(log_p, -math.inf)])
+        if not len(slips.row):
+            return first(n, columns, no_slips)
+        tried = first(max(n, MOST_TRIED), columns, no_slips).columns
+        is_tried = torch.zeros_like(nothing).scatter(1, tried, True)
+        return first(n, columns, MeantBySlip.of(scorer, q, slips, is_tried))
 
     by_scores = scorer.model.conditional
     if not isinstance(by_scores, ConditionalDenoiser):
@@ -480,7 +539,9 @@ def suspects(
 
 
 @torch.no_grad()
-def likely_errors(scorer: Scorer, x: Tensor, beyond: np.ndarray, k: int) -> pd.DataFrame:
+def likely_errors(
+    scorer: Scorer, x: Tensor, beyond: np.ndarray, slips: Slips, k: int
+) -> pd.DataFrame:
     """The most suspicious cell of each of encoded rows ``x`` (N, C'), and others that are likely wrong, at most k.
 
     One line a cell, as :func:`discrete_itd.detection.reasons.reasons` describes them: ``row``, ``cell`` and
@@ -491,8 +552,9 @@ def likely_errors(scorer: Scorer, x: Tensor, beyond: np.ndarray, k: int) -> pd.D
     n_asked = max(k, RIVALS) + len(given)
     for batch in _batches(scorer, x, "cells"):
         rows, rarer = x[batch], torch.from_numpy(beyond).to(x.device)[batch]
-        worst = suspects(scorer, rows, range(len(scorer.schema)), n_asked, rarer)
-        log_odds = bounded_log_odds(worst.log_odds, worst.bound)
+        of_batch = slips.within(int(batch[0]), int(batch[-1]) + 1)
+        worst = suspects(scorer, rows, range(len(scorer.schema)), n_asked, rarer, of_batch)
+        log_odds = worst.log_odds()
         # given cells are no reasons, but others may conflict with them
         is_free = ~torch.isin(worst.columns, given) & (log_odds > -math.inf)
         is_first = is_free & (is_free.cumsum(1) == 1)
@@ -506,35 +568,59 @@ def likely_errors(scorer: Scorer, x: Tensor, beyond: np.ndarray, k: int) -> pd.D
         of_rows = worst.columns.masked_fill(~is_first.any(1, keepdim=True), -1)
         spread = spreads(scorer, worst.q, of_rows, rows)
         rivals, gain = _conflicts(scorer, rows, worst, spread, row, rank)
-        log_odds = _odds_among_rivals(worst, is_free, gain, row, rank)
-        is_named = torch.zeros_like(is_free)
-        is_named[row, rank] = is_first[row, rank] | (log_odds > 0)
-        is_named &= is_named.cumsum(1) <= k
-        kept = is_named[row, rank]
-        row, rank, rivals, gain, log_odds = (t[kept] for t in (row, rank, rivals, gain, log_odds))
+        log_odds_among = _among_rivals(worst, is_free, gain, row, rank)
+        kept = torch.nonzero(is_first[row, rank] | (log_odds_among > 0)).flatten()
+        # of each row the most probable error first, and at most k
+        order = kept[np.lexsort([-log_odds_among[kept].cpu(), row[kept].cpu()])]
+        n_before = torch.searchsorted(row[order], row[order])
+        order = order[torch.arange(len(order), device=x.device) - n_before < k]
+        row, rank, rivals, gain, log_odds_among = (
+            t[order] for t in (row, rank, rivals, gain, log_odds_among)
+        )
         (conflict_nats, conflict), cell = gain.max(1), worst.columns[row, rank]
         later = ~is_first[row, rank]
         entropy[row[later], cell[later]] = entropies(scorer, worst.q, row[later], cell[later])
         columns = {
             "row": batch[row],
             "cell": cell,
-            "probability_wrong": log_odds.sigmoid(),
+            "probability_wrong": log_odds_among.sigmoid(),
             "nats": -worst.log_p[row, cell],
             "expected_nats": entropy[row, cell],
             "conflict": rivals.gather(1, conflict[:, None])[:, 0],
             "conflict_nats": conflict_nats,
         }
         values = {name: np.full(len(row), None, dtype=object) for name in Expected._fields}
+        log_f = log_flat(scorer, rows)
         for j in cell.unique().tolist():
             lines = torch.nonzero(cell == j).flatten()
             predicted = Cell.of(scorer, worst.q, j, row[lines], spread).expected(1)
+            predicted = _with_slips(scorer, predicted, worst, log_f, row[lines], j)
             for value, part in zip(values.values(), predicted, strict=True):
                 value[lines.cpu().numpy()] = part[:, 0]
         parts.append(pd.DataFrame({name: t.cpu().numpy() for name, t in columns.items()} | values))
     return pd.concat(parts, ignore_index=True)
 
 
-def _odds_among_rivals(
+def _with_slips(
+    scorer: Scorer, predicted: Expected, worst: Suspects, log_f: Tensor, row: Tensor, j: int
+) -> Expected:
+    """Predicted values (n, 1) of the cells of column j in some rows, or what is meant where that is likelier a slip."""
+    flat = math.log(1 - SLIPS) + log_f[row, j] + log_not(worst.log_p[row, j])
+    log_all = torch.logaddexp(flat, math.log(SLIPS) + worst.slips.log_p[row, j])
+    log_slip = math.log(SLIPS) + worst.slips.log_likeliest[row, j]
+    share = (log_slip - log_all).exp().cpu().numpy()[:, None]
+    is_slip = share > 0.5
+    if not is_slip.any():
+        return predicted
+    meant = _decode(scorer.schema[j], worst.slips.value[row, j].cpu().numpy()[:, None])
+    return Expected(
+        np.where(is_slip, meant, predicted.value),
+        np.where(is_slip, share, predicted.probability),
+        *(np.where(is_slip, None, bound) for bound in (predicted.low, predicted.high)),
+    )
+
+
+def _among_rivals(
     worst: Suspects, is_free: Tensor, gain: Tensor, row: Tensor, rank: Tensor
 ) -> Tensor:
     """Log-odds of an error of n cells, where another cell of the row may be the wrong one instead: (n,).
@@ -544,18 +630,18 @@ def _odds_among_rivals(
     would make it more likely right than wrong are other explanations of the same contradiction: of all of these one is
     wrong, or an exception, in proportion to their odds.
     """
-    n_rivals = gain.shape[1]
-    log_odds, bound = worst.log_odds[row, rank], worst.bound[row, rank]
+    n_rivals, log_p = gain.shape[1], worst.log_p.gather(1, worst.columns)
     position = torch.arange(n_rivals, device=gain.device)
     is_before = is_free[row, :n_rivals] & (position < rank[:, None])
-    lost = gain.masked_fill(~is_before, -math.inf).amax(1)
-    log_odds = log_odds - torch.where(is_before.any(1), lost, 0.0)
-    explains = bounded_log_odds(log_odds[:, None] - gain, bound[:, None]) <= 0
-    explains &= (gain >= LEAST_NATS) & ~is_before
-    # log-odds of each rival: wrong, or an exception
-    of_rivals = worst.log_odds[row, :n_rivals] + softplus(-worst.bound[row, :n_rivals])
-    others = of_rivals.masked_fill(~explains, -math.inf).logsumexp(1)
-    return bounded_log_odds(log_odds - softplus(others), bound)
+    nats = gain.masked_fill(~is_before, -math.inf).amax(1)
+    nats = torch.where(is_before.any(1), nats, 0.0)
+    repaired = worst.log_odds(nats[:, None] + gain, (row[:, None], rank[:, None].expand_as(gain)))
+    explains = is_free[row, :n_rivals] & (gain >= LEAST_NATS) & (repaired <= 0) & ~is_before
+    # log-odds of each cell of the row: wrong, or an exception
+    deviates = torch.logaddexp(worst.log_wrong, worst.log_exception) - log_p
+    others = deviates[row, :n_rivals].masked_fill(~explains, -math.inf).logsumexp(1)
+    of_others = worst.log_wrong[row, rank] - log_p[row, rank] - nats - others
+    return -torch.logaddexp(-worst.log_odds(nats, (row, rank)), -of_others)
 
 
 def _conflicts(
@@ -593,7 +679,7 @@ def _conflicts(
     scores = torch.cat(list(in_blocks(denoiser.log_prob, x[first], batch_size=DRAWN))).double()
     of_rival, of_both, of_none, of_accused = scores[inverse].chunk(4)
     gain = of_rival - of_both - of_none + of_accused
-    no_cell = worst.log_odds[row, :RIVALS] == -math.inf
+    no_cell = worst.log_wrong[row, :RIVALS] == -math.inf
     return rivals, gain.view_as(rivals).masked_fill((rivals == accused) | no_cell, 0.0)
 
 
@@ -601,7 +687,12 @@ def _conflicts(
 
 
 def predictions(
-    scorer: Scorer, x: Tensor, among: Sequence[int], k: int | None, n_values: int
+    scorer: Scorer,
+    x: Tensor,
+    among: Sequence[int],
+    k: int | None,
+    n_values: int,
+    slips: Slips = NO_SLIPS,
 ) -> tuple[np.ndarray, Expected]:
     """Columns (N, k) of the cells with the largest log-odds of an error, the largest first, and their predicted values.
 
@@ -613,7 +704,9 @@ def predictions(
     values = np.full((3, *shape), None, dtype=object)
     out = Expected(values[0], np.full(shape, math.nan), values[1], values[2])
     for batch in _batches(scorer, x, "cells"):
-        numbers, worst = batch.cpu().numpy(), suspects(scorer, x[batch], among, k)
+        numbers = batch.cpu().numpy()
+        of_batch = slips.within(numbers[0], numbers[-1] + 1)
+        worst = suspects(scorer, x[batch], among, k, slips=of_batch)
         columns = cells[numbers] = worst.columns.cpu().numpy()
         spread = spreads(scorer, worst.q, worst.columns, x[batch])
         for j in np.unique(columns):

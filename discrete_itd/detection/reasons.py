@@ -13,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 
+from discrete_itd.cells.slips import Slips, slips_of
 from discrete_itd.detection.cell_predictions import LEAST_NATS, likely_errors, predictions
 from discrete_itd.detection.equations import broken
 from discrete_itd.detection.score import Scorer, scorer_of
@@ -72,15 +73,35 @@ def expected(
     rows = scorer.density.rows(X)
     if not len(rows):
         return expected(scorer, rows.blank(), columns, k=k, n_values=n_values).head(0)
-    cells, predicted = predictions(scorer, rows.unique, among, k, n_values)
+    first, inverse, _, slips = _asked(scorer, rows)
+    cells, predicted = predictions(scorer, rows.x[first], among, k, n_values, slips)
     row = np.repeat(np.arange(len(rows)), cells.shape[1] * n_values)
-    column = np.repeat(cells[rows.inverse].ravel(), n_values)
+    column = np.repeat(cells[inverse].ravel(), n_values)
     rank = np.tile(np.arange(n_values), len(row) // n_values)
-    value, probability, low, high = (t[rows.inverse].ravel() for t in predicted)
+    value, probability, low, high = (t[inverse].ravel() for t in predicted)
     value, low, high = (_of_time(rows, t, row, column) for t in (value, low, high))
     columns = {"expected": value, "expected_probability": probability, "low": low, "high": high}
     lines = pd.DataFrame(_lines(rows, row, column, rank) | columns)
     return cast(pd.DataFrame, lines[lines["expected_probability"].notna()]).reset_index(drop=True)
+
+
+def _asked(scorer: Scorer, rows: Rows) -> tuple[np.ndarray, np.ndarray, np.ndarray, Slips]:
+    """Rows that are judged alike once: positions of U rows, and for all rows which of these they are, (N,).
+
+    With the nats (U, C) by which numbers beyond an ordinal column's range are rarer than an unseen one within it, -inf
+    for cells that follow from their rows, and the slips that cells may be.
+    """
+    near = [column.codec.log_share_near for column in rows.encoder.schema]
+    beyond = np.maximum(near - rows.log_volume[:, : len(near)], 0.0)
+    for relation, follows in zip(rows.encoder.relations, rows.follows.T, strict=True):
+        if relation.share > USUAL:  # what follows from its row is as expected
+            beyond[follows == 1, relation.child] = -np.inf
+    parts = [rows.cells, beyond]
+    for j in np.flatnonzero(rows.is_outside.any(0)).tolist():  # new values have one level
+        values = rows.given.iloc[:, j].astype(object).where(rows.is_outside[:, j], None)
+        parts.append(pd.factorize(values)[0].astype(float)[:, None])
+    first, inverse = distinct(np.column_stack(parts))
+    return first, inverse, beyond[first], slips_of(rows.take(first), scorer.vocabularies)
 
 
 def _names(columns: Iterable[Hashable]) -> list[Hashable]:
@@ -177,14 +198,8 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
     rows = scorer.density.rows(X)
     if not len(rows):
         return reasons(scorer, rows.blank(), k)
-    # nats by which a number beyond an ordinal column's range is rarer than an unseen one within it
-    near = [column.codec.log_share_near for column in rows.encoder.schema]
-    beyond = np.maximum(near - rows.log_volume[:, : len(near)], 0.0)
-    for relation, follows in zip(rows.encoder.relations, rows.follows.T, strict=True):
-        if relation.share > USUAL:  # what follows from its row is as expected
-            beyond[follows == 1, relation.child] = -np.inf
-    first, inverse = distinct(np.column_stack([rows.cells, beyond]))
-    errors = likely_errors(scorer, rows.x[first], beyond[first], k)
+    first, inverse, beyond, slips = _asked(scorer, rows)
+    errors = likely_errors(scorer, rows.x[first], beyond, slips, k)
     n_lines = np.bincount(errors["row"], minlength=len(first))  # lines of each distinct row
     row = np.repeat(np.arange(len(rows)), n_lines[inverse])
     before = n_lines[inverse].cumsum() - n_lines[inverse]

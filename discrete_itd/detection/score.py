@@ -45,6 +45,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from discrete_itd.cells.slips import Vocabulary
 from discrete_itd.denoisers.forest import ForestDenoiser, responsible
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.relations import USUAL
@@ -189,6 +190,20 @@ class Scorer:
             return None
         mask = np.isin(self.density.encoder_.owner, self.given)
         return torch.from_numpy(mask).to(self.density.model_.device)
+
+    @cached_property
+    def vocabularies(self) -> list[Vocabulary | None]:
+        """The texts of each column of levels of text, with their counts in training; None for other columns."""
+        marginals, out = self.model.marginals.marginals(), []
+        for j, column in enumerate(self.schema):
+            if not (column.is_text and column.has_levels and column.open):
+                out.append(None)
+                continue
+            p = marginals.column(j)[0].double().exp().cpu().numpy()
+            # less what smoothing added to the counts
+            n_smoothed = column.n_rows - column.n_missing + len(p) / 2 + column.codec.unseen_count
+            out.append(Vocabulary(column, (p * n_smoothed - 0.5)[: column.codec.n_levels]))
+        return out
 
     @property
     def model(self) -> Model:

@@ -172,10 +172,9 @@ def _print_planted(options: argparse.Namespace) -> None:
         unfitted = DiffusionOutlierDetector(density, random_state=0)
         detector = clone(unfitted).fit(clean[:FITTED])
         table = with_errors(clean[FITTED:].reset_index(drop=True), 0, options.swapped)
-        k = table.dirty.shape[1]
         calls = {
-            "reasons": functools.partial(detector.reasons, k=k),
-            "find_outliers": functools.partial(find_outliers, detector=unfitted, n_rows=None, k=k),
+            "reasons": detector.reasons,
+            "find_outliers": functools.partial(find_outliers, detector=unfitted, n_rows=None),
             "find_errors": functools.partial(find_errors, min_probability=0.001),
         }
         for method, ask in calls.items():

@@ -1,6 +1,5 @@
 """Every cell of a table against the others of its row: what reasons choose from, for tests and benchmarks."""
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,14 +15,14 @@ class CellNats(NamedTuple):
     """Tables of shape (N, C) with index and columns of the rows, or arrays, nats.
 
     ``given_others`` is the surprisal of each cell given all others of its row, ``entropy`` its expectation, 0 where the
-    cell is missing; ``error_log_odds`` are those of an error, ``unbounded`` the same without exceptions,
-    ``exceptional`` those of an exception.
+    cell is missing; ``error_log_odds`` are those of an error, ``wrong`` and ``exceptional`` the log-probabilities of the
+    cell as a wrong one and as an exception, no cell being a slip.
     """
 
     given_others: Any
     entropy: Any
     error_log_odds: Any
-    unbounded: Any
+    wrong: Any
     exceptional: Any
 
 
@@ -33,10 +32,6 @@ def assess(scorer, x):
     shape = len(x), len(scorer.schema)
     out = CellNats(*np.zeros((5, *shape)))
     how = {"nodes": FINE} if isinstance(scorer.model.conditional, ConditionalDenoiser) else {}
-    w = scorer.exceptions
-    if w is None:
-        w = np.array([1 / (c.n_rows - c.n_missing + 1) for c in scorer.schema])
-    prior = math.log(cell_predictions.WRONG_CELLS / (1 - cell_predictions.WRONG_CELLS))
     for batch in cell_predictions._batches(scorer, x, "cells"):
         rows = x[batch]
         has_cell = ~cell_predictions.without_cell(scorer, rows)
@@ -47,13 +42,11 @@ def assess(scorer, x):
         cells = torch.nonzero(has_cell).unbind(1)
         entropy[has_cell] = cell_predictions.entropies(scorer, q, *cells)
         log_f = cell_predictions.log_flat(scorer, rows)
-        log_e = cell_predictions.log_exceptional(scorer, rows, log_f) + torch.from_numpy(np.log(w))
-        log_not_p = (-torch.expm1(log_p)).clamp_min(cell_predictions.LEAST).log()
-        wrong, right = prior + log_f + log_not_p, torch.logaddexp(log_p, log_e + log_not_p)
-        odds = [o.masked_fill(~has_cell, -np.inf) for o in (wrong - right, wrong - log_p)]
-        for table, part in zip(
-            out, (-log_p, entropy, *odds, log_e + log_not_p - log_p), strict=True
-        ):
+        log_e = cell_predictions.log_exceptions(scorer, rows, log_f, log_p)
+        nothing = torch.full_like(log_p, -np.inf)
+        wrong = cell_predictions.log_wrong(scorer, log_p, log_f, nothing)
+        odds = (wrong - torch.logaddexp(log_p, log_e)).masked_fill(~has_cell, -np.inf)
+        for table, part in zip(out, (-log_p, entropy, odds, wrong, log_e), strict=True):
             table[batch.cpu().numpy()] = part.cpu().numpy()
     return out
 

@@ -15,9 +15,8 @@ from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.channel import CoordinateSchedule, State
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.detection.cell_predictions import (
+    NO_SLIPS,
     Cell,
-    bounded_log_odds,
-    error_log_odds,
     likely_errors,
     log_flat,
     predictions,
@@ -428,18 +427,17 @@ def conflicts(scorer, x, q, i, cells):
 
 def test_properties_likely_errors_are_the_cells_above_even_odds(several, monkeypatch):
     """But for those that a more suspicious one explains; with the cell with which each conflicts most."""
-    n_found, n_unlikely, n_explained, n_conflicts, n_divided = [0, 0], 0, 0, 0, 0
+    n_found, n_unlikely, n_conflicts, n_divided = [0, 0], 0, 0, 0
     for prior, (detector, table) in itertools.product((0.9, 0.02), several):
         monkeypatch.setattr("discrete_itd.detection.cell_predictions.WRONG_CELLS", prior)
         scorer, x = detector._scorer, detector.density_.rows(mixed_up(table)).x
         whole, found = (
             assess(scorer, x),
-            likely_errors(scorer, x, np.zeros((len(x), len(scorer.schema))), 2),
+            likely_errors(scorer, x, np.zeros((len(x), len(scorer.schema))), NO_SLIPS, 2),
         )
         q = given_others(scorer.model.anywhere, x, torch.ones_like(x, dtype=torch.bool))
         for i in range(20):
             odds, wanted = whole.error_log_odds[i], []
-            wrong, exceptional = np.exp(whole.unbounded[i]), np.exp(whole.exceptional[i])
             order = np.argsort(-odds, kind="stable")[:4]
             first = order[0]
             unlikely = (whole.given_others - whole.entropy)[i, first] >= 1  # nat
@@ -447,18 +445,20 @@ def test_properties_likely_errors_are_the_cells_above_even_odds(several, monkeyp
             if odds[first] > 0 or unlikely:
                 gains = conflicts(scorer, x, q, i, order[odds[order] > -np.inf])
             for rank, j in enumerate(order[: len(gains)]):
-                after = np.exp(-max([gains[j][b] for b in order[:rank]], default=0.0))
-                others = 0.0
+                others, log_p = 0.0, -whole.given_others[i, j]
+                log_p += max([gains[j][b] for b in order[:rank]], default=0.0)
                 for b in order[rank + 1 : len(gains)]:
-                    without = after * np.exp(-gains[j][b])
-                    if gains[j][b] >= 1 and wrong[j] * without <= 1 + exceptional[j] * without:
-                        others += wrong[b] + exceptional[b]
-                told = np.log(wrong[j] * after / (1 + others + exceptional[j] * after))
-                n_divided += told <= 0 < odds[j] and others > 0
+                    right = np.logaddexp(log_p + gains[j][b], whole.exceptional[i, j])
+                    if gains[j][b] >= 1 and whole.wrong[i, j] <= right:
+                        deviates = np.logaddexp(whole.wrong[i, b], whole.exceptional[i, b])
+                        others += np.exp(deviates + whole.given_others[i, b])
+                right = np.logaddexp(log_p + np.log1p(others), whole.exceptional[i, j])
+                told = whole.wrong[i, j] - right
+                n_divided += told <= 0 < odds[j]
                 is_named = unlikely or odds[j] > 0 if rank == 0 else min(told, odds[first]) > 0
                 if is_named:
                     wanted.append((j, told))
-                n_explained += told <= 0 < odds[j] and rank > 0
+            wanted.sort(key=lambda line: -line[1])
             n_unlikely += len(wanted) and wanted[0][1] <= 0
             own = found[found["row"] == i]
             assert own["cell"].tolist() == [j for j, _ in wanted[:2]]
@@ -483,7 +483,6 @@ def test_properties_likely_errors_are_the_cells_above_even_odds(several, monkeyp
         n_found[0],
         n_unlikely,
         10 * n_found[1],
-        4 * n_explained,
         2 * n_conflicts,
         4 * n_divided,
     )
@@ -493,7 +492,7 @@ def test_properties_likely_errors_are_the_cells_above_even_odds(several, monkeyp
 @pytest.mark.parametrize(
     ("share", "exceptions"), [(0.02, 0.0), (0.3, 0.0), (0.05, 0.05), (0.02, 0.1)]
 )
-def test_properties_error_probabilities_are_calibrated(share, exceptions):
+def test_properties_error_probabilities_are_calibrated(share, exceptions, monkeypatch):
     """Of a table that is known, in whose first column shares of cells have another value, wrongly and rightly."""
     density, p, _ = exact_density(3)
     random = np.random.default_rng(0)
@@ -503,11 +502,15 @@ def test_properties_error_probabilities_are_calibrated(share, exceptions):
     moved = np.where(wrong | is_exception, random.integers(1, 3, len(rows)), 0)
     codes = rows["a"].map("xyz".index) + moved
     scorer, x = Scorer(density), density.rows(rows.assign(a=np.array(list("xyz"))[codes % 3])).x
-    log_p = -torch.from_numpy(assess(scorer, x).given_others)
+
+    def flat_over_others(scorer, x):
+        return log_flat(scorer, x) + math.log(3 / 2)
+
+    monkeypatch.setattr("discrete_itd.detection.cell_predictions.WRONG_CELLS", share)
     # two others of three values are equally likely
-    odds = error_log_odds(log_p, log_flat(scorer, x) + math.log(3 / 2), share)[:, 0]
-    bound = torch.tensor(math.log(share / max(exceptions * (1 - share), 1e-9)))
-    probability = bounded_log_odds(odds, bound).sigmoid().numpy()
+    monkeypatch.setattr("discrete_itd.detection.cell_predictions.log_flat", flat_over_others)
+    scorer.exceptions = np.full(3, max(exceptions, 1e-9))
+    probability = 1 / (1 + np.exp(-assess(scorer, x).error_log_odds[:, 0]))
     assert probability.mean() == pytest.approx(share, abs=0.01)
     for low, high in itertools.pairwise([0, 0.01, 0.05, 0.2, 0.5, 0.8, 1]):
         is_between = (probability >= low) & (probability < high)

@@ -61,7 +61,7 @@ def test_a_spoilt_cell_is_told_of(model):
     assert len(table) == 20
     assert (table["column"] == "size").mean() > 0.9
     own = table[table["column"] == "size"]
-    assert (own["low"].astype(float) > 0.2).all()
+    assert (own["expected"].astype(float) > 0.2).all()
 
 
 def test_reasons_where_cells_are_missing(model):
