@@ -8,8 +8,8 @@ probably, with the share h of these that lie near another. So where :math:`n_v` 
 .. math:: \frac{P(v \mid \text{slip of } u)}{P(v \mid \text{new, right})} = \frac{K}{h\, n_v\, q(v)},
 
 whatever the number of edits is, with the share q of known texts that have the pattern of v. Among codes, which are all
-near each other, a slip has a pattern that none of them has. A text that was seen in few rows and is near a frequent one is a slip, wherever it
-stands, with a probability that follows from how many rare and frequent texts are near others
+near each other, a slip has a pattern that none of them has. A text that was seen in few rows and is near a frequent one
+is a slip, wherever it stands, with a probability that follows from how many rare and frequent texts are near others
 (:func:`~discrete_itd.cells.spelling.misspellings`).
 """
 
@@ -66,8 +66,13 @@ class Slips(NamedTuple):
     def within(self, low: int, high: int) -> Slips:
         """Those of the rows from ``low`` on, below ``high``, which is row 0 then."""
         first, last = np.searchsorted(self.row, [low, high])
-        row, *others = (values[first:last] for values in self)
-        return Slips(row - low, *others)
+        of_rows = slice(first, last)
+        return Slips(
+            self.row[of_rows] - low,
+            self.column[of_rows],
+            self.meant[of_rows],
+            self.log_ratio[of_rows],
+        )
 
 
 NO_SLIPS = Slips(*(np.empty(0, kind) for kind in (np.int64, np.int64, float, float)))

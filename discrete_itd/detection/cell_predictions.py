@@ -6,18 +6,21 @@ none, its scores are normalised over a shortlist of values (:data:`~discrete_itd
 the cells of a row that matter: the most probable values under the companion and the value there, eq. (13) of
 :mod:`discrete_itd.likelihood.conditional`, beside which the companion's other values keep their proportions.
 
-If a share :math:`\pi` (:data:`WRONG_CELLS`) of the cells is wrong, and these have another value than the right one,
-each of the others being as likely (:math:`f_j`, :func:`log_flat`), then by Bayes' rule
+A wrong cell is one after a noisy channel (25): a share :math:`\pi` (``WRONG_CELLS``) of the cells is wrong, and u was
+written as v with probability :math:`c_j(v \mid u)`. A slip of the pen, a share ``SLIPS`` of the wrong cells, is near u
+(:mod:`discrete_itd.cells.slips`); other wrong cells have any other value, each as likely (:math:`f_j`,
+:func:`log_flat`). By Bayes' rule
 
 .. math:: \frac{P(\text{wrong} \mid x)}{P(\text{right} \mid x)}
-          = \frac{\pi\, f_j(x_j)\,(1 - p_j(x_j \mid x_{-j}))}
+          = \frac{\pi \sum_{u \ne x_j} p_j(u \mid x_{-j})\, c_j(x_j \mid u)}
                  {(1 - \pi) \bigl(p_j(x_j \mid x_{-j}) + w_j e_j(x_j)\,(1 - p_j(x_j \mid x_{-j}))\bigr)}
 
 for each cell by itself, as if the others were right. The share :math:`w_j` of exceptions is that of right cells that do
 not follow from the others of their rows as the model says, flat too (:math:`e_j`, :func:`log_exceptional`). It is
 measured on rows that took no part in the fit (:func:`exceptional_shares`), since models are surer than they are right;
 without such rows it is that of one in the training rows, since n rows do not show that something is rarer. So no cell
-is likely wrong in a column where as many right cells contradict the others as are wrong.
+is likely wrong in a column where as many right cells contradict the others as are wrong. What was meant is the slip
+that makes the cell more probable than all else, if there is one, and else what the other cells predict.
 
 Where several cells of a row contradict one another, one error is enough: of those that become plausible once another
 has its predicted value, each has the probability that it is the wrong one of them (:func:`_odds_among_rivals`).
@@ -408,7 +411,7 @@ def log_not(log_p: Tensor) -> Tensor:
 
 
 def log_wrong(scorer: Scorer, log_p: Tensor, log_f: Tensor, log_slips: Tensor) -> Tensor:
-    """The log-probability that cells are wrong and are what they are, over that of a right cell: (B, C), nats.
+    r"""The log-probability (B, C) that cells are wrong and what they are, over :math:`1 - \pi`, nats; (25).
 
     Of cells with log-probabilities ``log_p``, ``log_f`` if they are flat and ``log_slips`` if they are slips.
     """
@@ -435,8 +438,8 @@ class MeantBySlip(NamedTuple):
         total = np.full(is_asked.shape, -math.inf)
         likeliest, value = total.copy(), np.full(is_asked.shape, math.nan)
         kept = is_asked.cpu().numpy()[slips.row, slips.column]
-        row, column, meant, log_ratio = (values[kept] for values in slips)
-        log_p = log_ratio + _log_probs_of(scorer, q, row, column, meant)
+        row, column, meant = slips.row[kept], slips.column[kept], slips.meant[kept]
+        log_p = slips.log_ratio[kept] + _log_probs_of(scorer, q, row, column, meant)
         np.logaddexp.at(total, (row, column), log_p)
         np.maximum.at(likeliest, (row, column), log_p)
         is_likeliest = log_p == likeliest[row, column]
@@ -568,7 +571,7 @@ def likely_errors(
         of_rows = worst.columns.masked_fill(~is_first.any(1, keepdim=True), -1)
         spread = spreads(scorer, worst.q, of_rows, rows)
         rivals, gain = _conflicts(scorer, rows, worst, spread, row, rank)
-        log_odds_among = _among_rivals(worst, is_free, gain, row, rank)
+        log_odds_among = _odds_among_rivals(worst, is_free, gain, row, rank)
         kept = torch.nonzero(is_first[row, rank] | (log_odds_among > 0)).flatten()
         # of each row the most probable error first, and at most k
         order = kept[np.lexsort([-log_odds_among[kept].cpu(), row[kept].cpu()])]
@@ -613,14 +616,12 @@ def _with_slips(
     if not is_slip.any():
         return predicted
     meant = _decode(scorer.schema[j], worst.slips.value[row, j].cpu().numpy()[:, None])
-    return Expected(
-        np.where(is_slip, meant, predicted.value),
-        np.where(is_slip, share, predicted.probability),
-        *(np.where(is_slip, None, bound) for bound in (predicted.low, predicted.high)),
-    )
+    none = np.full(meant.shape, None, dtype=object)
+    pairs = zip((meant, share, none, none), predicted, strict=True)
+    return Expected(*(np.where(is_slip, *pair) for pair in pairs))
 
 
-def _among_rivals(
+def _odds_among_rivals(
     worst: Suspects, is_free: Tensor, gain: Tensor, row: Tensor, rank: Tensor
 ) -> Tensor:
     """Log-odds of an error of n cells, where another cell of the row may be the wrong one instead: (n,).

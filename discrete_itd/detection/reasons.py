@@ -165,9 +165,11 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
           (``cells.channel.WRONG_CELLS``), whether or not the row raises an alarm, and right cells contradict the
           others as often as in the calibration rows of a detector, or in one of so many training rows; if the other
           cells are right, or have their predicted values where they are more suspicious; cells of one contradiction
-          share it. Above 0.5 the cell is called likely wrong;
+          share it. A third of the wrong cells are taken for slips of the pen (:mod:`discrete_itd.cells.slips`), of
+          which the others must make probable what was meant. Above 0.5 the cell is called likely wrong;
         * ``expected``, ``expected_probability``, ``low``, ``high``: the prediction from the others, see
-        :func:`expected`;
+          :func:`expected`; or, where the cell is a slip of one value more probably than all else if it is wrong, this
+          value, with that probability, and no interval;
         * ``conflict_column``, ``conflict_value``, ``conflict_nats``: of the row's four most probable errors the column
           whose predicted value in its place raises the log-odds of this cell's value against the predicted one most,
           its value, and by how many nats; None and 0 where none does by a nat, or rows are scored along paths;
@@ -176,7 +178,7 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
 
     Notes
     -----
-    Cells are ranked by the log-odds of an error (``cell_predictions.error_log_odds``), each given all others of its
+    Cells are ranked by the log-odds of an error (``cell_predictions.Suspects.log_odds``), each given all others of its
     row, and not by their share of the score: where one cell of held-out rows was replaced, the log-odds find it more
     often than the share, the surprisal given the other cells, or that in excess of its entropy do
     (``python -m tests.benchmarks.explanations``). A cell that would not be likely wrong if a more suspicious one

@@ -19,7 +19,15 @@ from discrete_itd.encoders import TableEncoder
 from tests.laws import TIMES
 
 pytestmark = pytest.mark.single_precision
-COLUMNS = ["row", "column", "value", "expected", "expected_probability", "probability_wrong", "sentence"]
+COLUMNS = [
+    "row",
+    "column",
+    "value",
+    "expected",
+    "expected_probability",
+    "probability_wrong",
+    "sentence",
+]
 
 
 def clean(n, seed=0):

@@ -15,8 +15,8 @@ class CellNats(NamedTuple):
     """Tables of shape (N, C) with index and columns of the rows, or arrays, nats.
 
     ``given_others`` is the surprisal of each cell given all others of its row, ``entropy`` its expectation, 0 where the
-    cell is missing; ``error_log_odds`` are those of an error, ``wrong`` and ``exceptional`` the log-probabilities of the
-    cell as a wrong one and as an exception, no cell being a slip.
+    cell is missing; ``error_log_odds`` are those of an error that is no slip, ``wrong`` and ``exceptional`` the
+    log-probabilities of the cell as a wrong one and as an exception.
     """
 
     given_others: Any
