@@ -52,6 +52,7 @@ from discrete_itd.denoisers.base import DRAWN, in_blocks
 from discrete_itd.detection.score import Scorer
 from discrete_itd.devices import add_at
 from discrete_itd.encoders import ABSENT, PRESENT, Clock, Column
+from discrete_itd.encoders.categories import FALL
 from discrete_itd.likelihood import conditional
 from discrete_itd.likelihood.conditional import SHORTLIST, ConditionalDenoiser
 from discrete_itd.likelihood.path import equal_rows
@@ -70,6 +71,8 @@ EM_STEPS = 100  # of the shares of exceptions: then they move by less than a hun
 # A cell that is not likely wrong is named if it is so many nats rarer than expected, a conflict if it has so many.
 LEAST_NATS = 1.0
 LEAST = 1e-9  # smallest probability that a float32 softmax distinguishes from zero
+# Of n + 1 rows, how many lie beyond the means of the five least and of the five greatest of n of them, about
+BEYOND_RANGE = 6
 MOST_TRIED = 8  # cells of a row of which slips are tried, at least
 # Cells of a row with the largest log-odds, among which conflicts are sought: wrong cells and those they contradict.
 RIVALS = 4
@@ -397,12 +400,26 @@ def exceptional_shares(
 
 
 def log_exceptions(scorer: Scorer, x: Tensor, log_f: Tensor, log_p: Tensor) -> Tensor:
-    """Log-probability of the cells of rows ``x`` (B, C') as exceptions, :math:`w e (1 - p)`: float64, (B, C), nats."""
+    """Log-probability of the cells of rows ``x`` (B, C') as exceptions, :math:`w e (1 - p)`: float64, (B, C), nats.
+
+    Numbers beyond their range in training, the means of its five least and five greatest, are right in about
+    ``BEYOND_RANGE`` of n + 2 rows whatever w is, and seldom far away.
+    """
     shares = scorer.exceptions
     if shares is None:
         shares = np.array([1 / (_n_values(column) + 1) for column in scorer.schema])
     log_share = torch.from_numpy(np.log(shares)).to(log_f)
-    return log_share + log_exceptional(scorer, x, log_f) + log_not(log_p)
+    out = log_share + log_exceptional(scorer, x, log_f)
+    for j, column in enumerate(scorer.schema):
+        codec, cells = column.codec, x[:, j].double().cpu().numpy()
+        if not codec.has_levels and (beyond := np.flatnonzero(codec.is_outside(cells))).size:
+            values = codec.decode(cells[beyond])
+            mass = 2 * BEYOND_RANGE / (_n_values(column) + 2)  # one half of any mass is beyond
+            log_mass = log_anywhere(values, codec.low, codec.high, codec.step, FALL)
+            out[torch.from_numpy(beyond).to(x.device), j] = torch.from_numpy(
+                math.log(mass) + log_mass
+            ).to(out)
+    return out + log_not(log_p)
 
 
 def log_not(log_p: Tensor) -> Tensor:
