@@ -50,7 +50,10 @@ def by_mixture(
         # a number of several rows is no outlier
         p = np.maximum(p, ((n >= OFTEN) * n / len(n) * view.n_levels * density)[:, None])
     wrong, weights = error_share(p, flat, unit_weights(view.codes, unit))
-    wrong *= shares_of_errors(wrong, np.ones(len(wrong)), parts, expected_share)
+    shares = shares_of_errors(wrong, np.ones(len(wrong)), parts, expected_share)
+    # tails have said of a number far from all others that it is no exception
+    is_far = (bins.log_flat is not None) & share_alone(view.codes, unit)[1]
+    wrong = np.where(is_far, wrong, wrong * shares)
 
     def expected(rows: Ints) -> tuple[Ints, Floats, Floats | None]:
         total = np.zeros((len(rows), int(codes.max()) + 1))
