@@ -31,6 +31,7 @@ class Judged(NamedTuple):
     flat: Floats
     share: float
     given: Callable[[Ints], tuple[Floats, Floats]]
+    is_function: bool = False
 
 
 def voices(columns: Sequence[int], p: Floats, weights: Floats, alone: Floats) -> tuple[Any, Any]:

@@ -15,6 +15,7 @@ from discrete_itd.cells.judgement import Judged
 from discrete_itd.cells.keys import DEPENDS, by_votes, explained
 from discrete_itd.cells.network import CellNetwork, ColumnCells, folds
 from discrete_itd.cells.others import by_mixture
+from discrete_itd.cells.spread import near_functions
 from discrete_itd.cells.views import MOST_CANDIDATES, MOST_CONTEXTS, Aspect, ColumnViews, Context
 from discrete_itd.reading.text import FEW_VALUES
 
@@ -62,7 +63,8 @@ def judge(
             p, _ = conditional(binned.codes, other.bins.codes, alone, unit)
         every.append((other.column, other.bins.codes, p))
     parts = [o.bins.codes for o in of if not o.is_pattern]
-    mixed = by_mixture(view, binned, every, parts, unit, expected_share)
+    near = [] if bins is None else near_functions(bins, of, unit)
+    mixed = by_mixture(view, binned, every, parts, unit, expected_share, near)
     if network is not None and column in network.columns and bins is None:
         p, best = network.cells(column)
         told = by_mixture(view, view, [(column, best, p)], parts, unit, expected_share)
@@ -74,7 +76,7 @@ def judge(
                 without=partial(network.given, column),
                 against=partial(network.against, column),
             )
-    if not keys:
+    if not keys or mixed.is_function:
         return mixed
     # what the other columns say in rows of another key, and of another unit
     best, columns = of[keys[0]].values, {of[k].column for k in keys}

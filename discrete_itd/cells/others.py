@@ -7,6 +7,7 @@ with :math:`t_c` different values among the :math:`n_c` rows of c, and :math:`p(
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -21,9 +22,12 @@ from discrete_itd.cells.counts import (
     unit_weights,
 )
 from discrete_itd.cells.judgement import Judged, given_codes, indicators, voices
+from discrete_itd.cells.spread import NearFunction
 from discrete_itd.cells.views import MOST_CONTEXTS, Aspect
 
 Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
+# weight of the near functions of other columns from which a column of numbers is one
+FUNCTION = 0.8
 
 
 def by_mixture(
@@ -33,14 +37,17 @@ def by_mixture(
     parts: list[Ints],
     unit: Ints,
     expected_share: float,
+    near: Sequence[NearFunction] = (),
 ) -> Judged:
     """Cells of a column by a mixture of probabilities (N,) given one other column each, with its codes (N,)."""
     codes = bins.codes
     alone, _ = share_alone(codes, unit)
+    by_function = {way.column for way in near}
+    others = [other for other in others if other[0] not in by_function]
     gain = np.array([np.log(p / alone).mean() for _, _, p in others])
     found = [others[k] for k in np.argsort(-gain, kind="stable")[:MOST_CONTEXTS] if gain[k] > 0]
     columns, contexts, of = (
-        zip(*found, strict=True) if found else ([], [np.zeros_like(codes)], [alone])
+        zip(*found, strict=True) if found else ([-1], [np.zeros_like(codes)], [alone])
     )
     p = np.column_stack(of)
     flat = flat_share(bins, unit)
@@ -49,10 +56,19 @@ def by_mixture(
         flat = np.where(bins.absent, flat, density)
         # a number of several rows is no outlier
         p = np.maximum(p, ((n >= OFTEN) * n / len(n) * view.n_levels * density)[:, None])
-    wrong, weights = error_share(p, flat, unit_weights(view.codes, unit))
+    once, n_wide = unit_weights(view.codes, unit), len(contexts)
+    if near:
+        columns = [*columns, *(way.column for way in near)]
+        p = np.column_stack([p, *(np.where(np.isnan(way.p), alone, way.p) for way in near)])
+    wrong, weights = error_share(p, flat, once)
+    is_function = weights[n_wide:-1].sum() > FUNCTION
+    if is_function:  # without the function a column has the law of wrong cells, not of right ones
+        flat = np.maximum(flat, alone)
+        wrong, of_function = error_share(p[:, n_wide:], flat, once)
+        weights = np.append(np.full(n_wide, 1e-9), of_function)
     shares = shares_of_errors(wrong, np.ones(len(wrong)), parts, expected_share)
     # tails have said of a number far from all others that it is no exception
-    is_far = (bins.log_flat is not None) & share_alone(view.codes, unit)[1]
+    is_far = (bins.log_flat is not None) & (not is_function) & share_alone(view.codes, unit)[1]
     wrong = np.where(is_far, wrong, wrong * shares)
 
     def expected(rows: Ints) -> tuple[Ints, Floats, Floats | None]:
@@ -63,11 +79,25 @@ def by_mixture(
             counts[np.arange(len(rows)), codes[rows]] -= ~bins.absent[rows]
             total += weight * counts / np.maximum(counts.sum(1, keepdims=True), 1)
         level, p = total.argmax(1), total.max(1)
-        return (level, p, None) if bins.middles is None else (bins.middles[level], p, total)
+        if bins.middles is None:
+            return level, p, None
+        code = bins.middles[level]
+        if is_function and bins.scaled is not None:
+            value = near[int(of_near.argmax())].value[rows]
+            order = np.argsort(bins.scaled, kind="stable")[: (~bins.absent).sum()]
+            place = np.searchsorted(bins.scaled[order], value)
+            nearest = order[np.clip(place, 0, len(order) - 1)]
+            code = np.where(np.isnan(value), code, view.codes[nearest])
+            p = np.where(np.isnan(value), p, of_near.max())
+        return code, p, total
 
     share, weights = weights[-1], weights[:-1] / weights[:-1].sum()
-    given = partial(given_codes, codes, contexts if columns else [], weights, unit)
-    return Judged(wrong, expected, columns, *voices(columns, p, weights, alone), flat, share, given)
+    of_near = weights[len(contexts) :]
+    of_contexts = weights[: len(contexts)] / max(weights[: len(contexts)].sum(), 1e-300)
+    given = partial(given_codes, codes, contexts if found else [], of_contexts, unit)
+    others_asked = [i for i in columns if i >= 0]
+    voice = voices(columns, p, weights, alone)
+    return Judged(wrong, expected, others_asked, *voice, flat, share, given, is_function)
 
 
 def flat_share(view: Aspect, unit: Ints) -> Floats:

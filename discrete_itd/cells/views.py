@@ -35,7 +35,8 @@ class Aspect:
     """Cells as codes (N,), the last one for missing cells.
 
     Of numbers and times, ``places`` are the ranks of the codes. Of bins, ``log_flat`` (N,) is the log of a flat density
-    over the density of the cell within its bin, and ``middles`` are the codes of their medians among the values.
+    over the density of the cell within its bin, and ``middles`` are the codes of their medians among the values;
+    ``scaled`` (N,) are the numbers on the scale of which they are bins, over a range of ``reach``.
     """
 
     codes: Ints
@@ -43,6 +44,8 @@ class Aspect:
     places: Ints | None = None
     log_flat: Floats | None = None
     middles: Ints | None = None
+    scaled: Floats | None = None
+    reach: float = 1.0
 
     @cached_property
     def n_levels(self) -> int:
@@ -98,12 +101,15 @@ def views_of(column: Column, cells: pd.Series) -> ColumnViews:
     if len(distinct) > 1 and (is_numeric or column.is_number):
         numbers = np.asarray(distinct, float)
         places, numbers = np.append(np.argsort(np.argsort(numbers)), len(numbers)), numbers[codes]
-        level, log_flat = _binned(_on_scale(numbers))
+        scaled = _on_scale(numbers)
+        level, log_flat = _binned(scaled)
         order = np.lexsort((numbers, level))
         ends = np.searchsorted(level[order], np.arange(level.max() + 2))
         middles = np.append(codes[order[(ends[1:] + ends[:-1]) // 2]], len(distinct))
         level, log_flat = np.append(level, level.max() + 1), np.append(log_flat, 0.0)
-        bins = Aspect(level[read.where], absent, None, log_flat[read.where], middles)
+        reach = float(np.ptp(scaled))
+        scaled = np.append(scaled, np.nan)[read.where]
+        bins = Aspect(level[read.where], absent, None, log_flat[read.where], middles, scaled, reach)
         if len(distinct) <= FEW_VALUES:
             bins, few = None, bins
     elif len(distinct) and all(isinstance(v, str) for v in distinct):
