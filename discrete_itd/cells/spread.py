@@ -83,13 +83,19 @@ def _beside(
     z_near = np.where(unit[rows] == unit[order[place]][:, None], np.nan, z_near)
     with np.errstate(all="ignore"):
         (z_left, z_right), (x_left, x_right) = (
-            (np.nanmedian(t[:, :BESIDE], 1), np.nanmedian(t[:, BESIDE:], 1))
-            for t in (z_near, x_near)
+            (_median(t[:, :BESIDE]), _median(t[:, BESIDE:])) for t in (z_near, x_near)
         )
         slope = np.where(x_right > x_left, (z_right - z_left) / (x_right - x_left), 0.0)
         off = z_near - slope[:, None] * x_near
-        level = np.nanmedian(off, 1)
-        spread = np.nanmedian(np.abs(off - level[:, None]), 1) / stats.t.ppf(0.75, FREEDOM)
+        level = _median(off)
+        spread = _median(np.abs(off - level[:, None])) / stats.t.ppf(0.75, FREEDOM)
     value = level + slope * x[order[place]]
     spread = np.where(spread >= narrowest, spread, np.nan)
     return stats.t.logpdf((z[order[place]] - value) / spread, FREEDOM) - np.log(spread), value
+
+
+def _median(t: Floats) -> Floats:
+    """The medians (n,) of the numbers of each row of t (n, W), NaN where there is none."""
+    n = (~np.isnan(t)).sum(1)
+    places = np.stack([np.maximum(n - 1, 0) // 2, np.minimum(n // 2, np.maximum(n - 1, 0))], 1)
+    return np.take_along_axis(np.sort(t, 1), places, 1).mean(1)

@@ -1,0 +1,85 @@
+"""Laws of the judges: errors have one share in a column, near functions a spread, and misspellings a rival."""
+
+import numpy as np
+import pandas as pd
+
+from discrete_itd import find_errors
+from discrete_itd.cells.channel import shares_of_errors
+from discrete_itd.cells.spelling import likeness
+
+
+def test_property_errors_that_are_even_over_the_parts_are_no_exceptions_and_others_are():
+    """What deviates in one half only is as frequent as in both, but errors would be in both."""
+    random = np.random.default_rng(0)
+    n = 6000
+    half, noise = random.integers(0, 2, n), random.integers(0, 5, n)
+    for n_deviating in (30, 60):
+        in_one, in_both = np.zeros(n), np.zeros(n)
+        in_one[random.choice(np.flatnonzero(half == 1), n_deviating, replace=False)] = 1
+        in_both[random.choice(n, n_deviating, replace=False)] = 1
+        one, both = (
+            shares_of_errors(deviating, np.ones(n), [noise, half], 0.01)
+            for deviating in (in_one, in_both)
+        )
+        whole = shares_of_errors(in_both, np.ones(n), [], 0.01)
+        assert one[half == 1].max() < 0.5 < 0.9 < one[half == 0].min()
+        assert np.array_equal(both, whole)
+
+
+def test_property_the_share_of_errors_falls_with_what_deviates_and_rises_with_the_expected_share():
+    visible = np.ones(1000)
+    shares = np.array(
+        [
+            [shares_of_errors(np.full(1000, k / 1000), visible, [], e)[0] for k in (1, 10, 50, 300)]
+            for e in (0.003, 0.01, 0.1)
+        ]
+    )
+    assert (np.diff(shares, axis=1) < 0).all()
+    assert (np.diff(shares, axis=0) > 0).all()
+    assert ((shares > 0) & (shares < 1)).all()
+
+
+def test_property_a_near_function_is_silent_where_it_holds_and_names_what_it_makes_improbable():
+    """z = x² ± .01 and a day up to three days after another one: one cell of the pair is wrong, or the other."""
+    random = np.random.default_rng(0)
+    n, swapped = 2000, random.choice(2000, 20, replace=False)
+    x, day = random.normal(size=n), random.integers(0, 400, n)
+    first = pd.Timestamp("2024-01-01")
+    clean = pd.DataFrame(
+        {
+            "x": x.round(3),
+            "z": (x**2 + random.normal(0, 0.01, n)).round(3),
+            "ordered": first + pd.to_timedelta(day, "D"),
+            "sent": first + pd.to_timedelta(day + random.integers(0, 4, n), "D"),
+            "group": random.choice(list("abc"), n),
+        }
+    )
+    assert not len(find_errors(clean))
+    for pair in (["x", "z"], ["ordered", "sent"]):
+        dirty = clean.copy()
+        dirty.loc[swapped, pair[1]] = clean[pair[1]].to_numpy()[random.permutation(swapped)]
+        found = find_errors(dirty)
+        assert found["row"].isin(swapped).mean() > 0.9
+        assert found["row"].isin(swapped).sum() > len(swapped)
+        assert set(found["column"]) <= set(pair)
+
+
+def test_property_a_text_like_the_one_expected_is_rather_wrong_unless_others_are_as_like():
+    texts = [
+        "cardiology",
+        "cxrdixlogy",
+        "surgery",
+        "wing a",
+        "wing b",
+        "wing c",
+        "wing d",
+        "wjng a",
+    ]
+    counts = np.array([50, 1, 50, 50, 50, 50, 50, 1])
+    asked = {"misspelt": (1, 0), "another": (2, 0), "alike by chance": (7, 3), "frequent": (4, 3)}
+    ratio = dict(
+        zip(asked, likeness(texts, counts, *np.array(list(asked.values())).T), strict=True)
+    )
+    assert ratio["misspelt"] > 10
+    assert ratio["another"] == ratio["frequent"] == 1
+    assert 1 <= ratio["alike by chance"] < 2
