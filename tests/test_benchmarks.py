@@ -350,6 +350,7 @@ def test_copies_are_counted_whatever_the_dtype():
     assert copies(whole, whole.astype(float)) == 1.0
 
 
+@pytest.mark.slow
 def test_columns_are_less_predictable_by_shuffled_rows():
     random = np.random.default_rng(0)
     a = random.choice(["x", "y", "z"], 400)

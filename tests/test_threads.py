@@ -174,9 +174,9 @@ def test_a_fit_runs_in_one_thread_and_leaves_three(fitted, monkeypatch):
         raise ZeroDivisionError
 
     monkeypatch.setattr(Model, "log_prob", fail)
-    for estimator in (DiffusionDensity(denoiser="tree"), DiffusionOutlierDetector()):
+    for fitted_anew in (DiffusionDensity, DiffusionOutlierDetector):
         with pytest.raises(ZeroDivisionError):
-            estimator.fit(fitted.frame)
+            fitted_anew(denoiser="tree").fit(fitted.frame)
     assert seen == {1}
     assert (torch.get_num_threads(), in_new_thread()) == (3, 3)
 

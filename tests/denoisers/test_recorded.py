@@ -133,7 +133,8 @@ def test_narrow_cells_have_the_density_times_their_width(kind, device):
 
 
 @pytest.mark.parametrize(
-    "kind", [pytest.param(k, marks=[pytest.mark.slow] * (k == "forest")) for k in PRODUCTS]
+    "kind",
+    [pytest.param(k, marks=[pytest.mark.slow] * (k not in PRODUCTS[:2])) for k in PRODUCTS],
 )
 def test_estimators_agree_on_recorded_numbers(book, kind, generator):
     """The path to rounding, and the integral, whose last states are noisier than no cell is wide, to its error."""

@@ -45,7 +45,7 @@ def make(name):
         pytest.param("bayes_net", marks=pytest.mark.slow),
         pytest.param("mixture", marks=pytest.mark.slow),
         "forest",
-        "network",
+        pytest.param("network", marks=pytest.mark.slow),
         "detector",
     ],
 )

@@ -16,6 +16,7 @@ from discrete_itd.encoders.relations import ColumnTerm, Relation, Term
 from discrete_itd.recipes import Causal
 
 KINDS = "tree", ["tree", "independent"], Causal(width=8)
+QUICK = [0, 1, pytest.param(2, marks=pytest.mark.slow)]  # of laws that hold whatever predicts
 
 
 def orders(n, seed, wrong=0.02):
@@ -69,7 +70,7 @@ def test_levels_add_up_to_one(which):
             assert np.allclose(probs, ratios / ratios.sum(1, keepdims=True), atol=1e-5)
 
 
-@pytest.mark.parametrize("which", [0, 1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("which", QUICK)
 def test_a_row_does_not_depend_on_the_unit(which):
     euros, cents = fitted(which), fitted(which, 100.0)
     rows = orders(40, 1, wrong=0.3)
@@ -78,7 +79,7 @@ def test_a_row_does_not_depend_on_the_unit(which):
     assert np.allclose(got, euros.score_samples(rows), atol=0.03)  # of a training of a network
 
 
-@pytest.mark.parametrize("which", range(len(KINDS)))
+@pytest.mark.parametrize("which", QUICK)
 def test_shares_of_columns_add_up_and_a_child_that_follows_costs_little(which):
     model, rows = fitted(which), orders(60, 2)
     nats = model.explain(rows)
@@ -110,7 +111,7 @@ def test_a_child_sums_to_the_mass_of_the_others():
     assert mass == pytest.approx(np.exp(model.score(row.assign(total=np.nan))), rel=1e-3)
 
 
-@pytest.mark.parametrize("which", range(len(KINDS)))
+@pytest.mark.parametrize("which", QUICK)
 def test_draws_follow_as_often_as_the_table(which):
     model = fitted(which)
     drawn = model.sample(400, random_state=0)

@@ -29,7 +29,9 @@ def shuffled(rows, *columns):
     return rows.assign(**{c: rows[c].sample(frac=1, random_state=0).to_numpy() for c in columns})
 
 
-@pytest.mark.parametrize("others", [None, OTHERS], ids=["halves", "others"])
+@pytest.mark.parametrize(
+    "others", [pytest.param(None, marks=pytest.mark.slow), OTHERS], ids=["halves", "others"]
+)
 def test_independent_columns_are_told_apart_and_other_real_rows_are_not(others):
     for drawn, low, high in ((table(400, 2), 0.42, 0.58), (shuffled(OTHERS, "kind"), 0.7, 1)):
         found = compare_tables(REAL, drawn, others, random_state=0)
