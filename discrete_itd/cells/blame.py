@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +17,6 @@ from discrete_itd.cells.counts import count_others
 from discrete_itd.cells.judgement import Judged
 from discrete_itd.cells.views import ColumnViews
 from discrete_itd.encoders import Clock, Column
-from discrete_itd.encoders.relation_search import relations_of
 from discrete_itd.encoders.relations import USUAL, Relation, is_numeric, number_in, numbers_of
 from discrete_itd.reading.frames import DAY, SECOND, restore_times
 
@@ -29,17 +28,27 @@ CLOSE = 1.0
 DAY_SECONDS = DAY // SECOND
 
 
-def share_blame(wrong: Floats, views: list[ColumnViews], judged: list[Judged], unit: Ints) -> None:
-    """Change the probabilities (N, C) of cells that hardly go with another one, and of this: either may be wrong."""
+def share_blame(
+    wrong: Floats,
+    views: list[ColumnViews],
+    judged: Callable[[int], Judged],
+    columns: Sequence[int],
+    unit: Ints,
+) -> None:
+    """Change the probabilities (N, C) of cells that hardly go with another one, and of this: either may be wrong.
+
+    Cells of ``columns`` are doubted; the others are ``judged`` where they contradict these.
+    """
     raised = np.zeros_like(wrong)
-    for j, (view, own) in enumerate(zip(views, judged, strict=True)):
+    for j in columns:
+        view, own = views[j], judged(j)
         is_sure = view.unreadable | view.values.absent
         if view.bins is None:
             is_sure = is_sure | (count_others(view.values.codes, unit) == 0)
         doubted = (own.wrong >= 0.5) & ~is_sure
         before = wrong[:, j].copy()
-        for i in own.columns:
-            other, share = judged[i], (own.share + judged[i].share) / 2
+        for i in own.columns if doubted.any() else ():
+            other, share = judged(i), (own.share + judged(i).share) / 2
             rows = np.flatnonzero(doubted)
             rows = rows[own.against(rows, i)]
             a, b = (share * o.flat[rows] / o.without(rows, k) for o, k in ((own, i), (other, j)))
@@ -52,7 +61,7 @@ def share_blame(wrong: Floats, views: list[ColumnViews], judged: list[Judged], u
 
 
 def blame_by_relations(
-    wrong: Floats, schema: Sequence[Column], meant: pd.DataFrame
+    wrong: Floats, schema: Sequence[Column], meant: pd.DataFrame, relations: Sequence[Relation]
 ) -> list[dict[int, tuple[Any, float]]]:
     """Change the probabilities (N, C) of cells of relations (23), and of each column what mends its rows.
 
@@ -60,7 +69,6 @@ def blame_by_relations(
     by their share. A row that breaks what nearly all follow has a wrong cell, or is an exception; of its cells one is
     blamed, with the odds that the other columns give it and the relations that hold when it is mended.
     """
-    relations = relations_of(meant, schema)
     repaired: list[dict[int, tuple[Any, float]]] = [{} for _ in schema]
     if not relations:
         return repaired

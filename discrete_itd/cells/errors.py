@@ -55,7 +55,8 @@ dependencies", ICDE 2024, arXiv:2312.06296.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
+from functools import cache
 from typing import Any, overload
 
 import numpy as np
@@ -64,9 +65,11 @@ from numpy.typing import NDArray
 from pandas.api.types import infer_dtype
 
 from discrete_itd.cells.blame import blame_by_relations, share_blame
+from discrete_itd.cells.boosting import judged_by_boosting
 from discrete_itd.cells.channel import LEAST_EXPECTED, NEAREST, POINTS
 from discrete_itd.cells.judgement import Judged
 from discrete_itd.cells.judges import judge, network_of
+from discrete_itd.cells.network import content_keys
 from discrete_itd.cells.others import by_mixture
 from discrete_itd.cells.spelling import likeness
 from discrete_itd.cells.views import ENDS, ColumnViews, Context, nearest_contexts, views_of
@@ -76,6 +79,8 @@ from discrete_itd.encoders import Column, TableEncoder
 from discrete_itd.encoders import written as text_of
 from discrete_itd.encoders.column import is_missing
 from discrete_itd.encoders.numeric import find_lattice
+from discrete_itd.encoders.relation_search import relations_of
+from discrete_itd.encoders.relations import is_numeric
 from discrete_itd.models.held_out import check_groups
 from discrete_itd.progress import progress_bar
 from discrete_itd.reading.columns import typed
@@ -83,6 +88,8 @@ from discrete_itd.reading.frames import Polars, as_polars, is_polars, read_rows
 from discrete_itd.validation import check_share
 
 Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
+# prior shares of wrong cells, and of wrong labels that boosting judges
+SHARE_OF_CELLS, SHARE_OF_LABELS = 0.01, 0.03
 DOUBTED = 0.01  # least probability of an error from which spelling is compared
 
 # reasons why a cell is named
@@ -97,9 +104,10 @@ EXPECTED = "rows like its own have a value there"
 def find_errors(
     table: Polars,
     *,
+    columns: Any = ...,
     min_probability: float = ...,
     groups: Any = ...,
-    expected_share: float = ...,
+    expected_share: float | None = ...,
 ) -> Polars: ...
 
 
@@ -107,15 +115,21 @@ def find_errors(
 def find_errors(
     table: Any,
     *,
+    columns: Any = ...,
     min_probability: float = ...,
     groups: Any = ...,
-    expected_share: float = ...,
+    expected_share: float | None = ...,
 ) -> pd.DataFrame: ...
 
 
 @one_thread
 def find_errors(
-    table: Any, *, min_probability: float = 0.5, groups: Any = None, expected_share: float = 0.01
+    table: Any,
+    *,
+    columns: Any = None,
+    min_probability: float = 0.5,
+    groups: Any = None,
+    expected_share: float | None = None,
 ) -> Any:
     """The cells of a table that are probably wrong, and what they should be; no model is fitted before.
 
@@ -123,15 +137,21 @@ def find_errors(
     ----------
     table : DataFrame or array-like, shape (N, C)
         A pandas frame, a table of another library that narwhals knows, or an array. Numbers and dates may be text.
+    columns : list of column names, optional
+        Judge these columns alone, like the labels of a classifier; of an array, their positions. Where they have few
+        levels, gradient boosting (scikit-learn's, out of five folds) is one more judge: it finds labels that contradict
+        all other columns together.
     min_probability : float, default=0.5
         Cells are named whose probability of being wrong is not less.
     groups : array-like of hashable labels, shape (N,), optional
         What each row belongs to, like a customer. Rows of a group do not support each other: give it where they repeat
         each other's errors.
-    expected_share : float, default=0.01
-        Prior mean of the share of wrong cells in a column. Cells cannot tell rightful exceptions from errors that look
-        like them: where many more cells of a column deviate from the others of their rows than are expected to be
-        wrong, most of them are taken for exceptions. Raise it for a table that is known to be dirty.
+    expected_share : float, optional
+        Prior mean of the share of wrong cells in a column; by default .01, and .03 of labels that boosting judges (ten
+        public test sets have 3.4 % wrong labels on average, Northcutt et al. 2021). Cells cannot tell rightful
+        exceptions from errors that look like them: where many more cells of a column deviate from the others of their
+        rows than are expected to be wrong, most of them are taken for exceptions. Raise it for a table that is known to
+        be dirty.
 
     Returns
     -------
@@ -173,46 +193,85 @@ def find_errors(
     0    7   town   Ulm     Köln               0.84
     """
     min_probability = check_share("min_probability", min_probability)
-    expected_share = check_share("expected_share", expected_share)
-    if expected_share < LEAST_EXPECTED:
-        raise ValueError(
-            f"expected_share must be at least {LEAST_EXPECTED:g}, got {expected_share!r}"
-        )
+    share, share_of_labels = SHARE_OF_CELLS, SHARE_OF_LABELS
+    if expected_share is not None:
+        share = share_of_labels = check_share("expected_share", expected_share)
+        if share < LEAST_EXPECTED:
+            raise ValueError(
+                f"expected_share must be at least {LEAST_EXPECTED:g}, got {expected_share!r}"
+            )
     frame, _ = read_rows(table, find_errors)
     unit = check_groups(groups, len(frame))
     unit = np.arange(len(frame)) if unit is None else unit
-    columns = (dense(cells) for _, cells in frame.items())
-    written = moved([as_written(cells) for cells in columns])
+    asked = _positions(columns, frame)
+    written = moved([as_written(dense(cells)) for _, cells in frame.items()])
     meant = pd.concat([_typed(cells.meant) for cells in written], axis=1)
     with warnings.catch_warnings():
         # of columns that a model would leave out, and of unreadable cells
         warnings.simplefilter("ignore")
         schema = TableEncoder.fit(meant).schema
-        views = [views_of(c, meant.iloc[:, j]) for j, c in enumerate(schema)]
+        views = [views_of(c, meant.iloc[:, j], j in asked) for j, c in enumerate(schema)]
+    relations = []
+    if columns is None or any(is_numeric(schema[j]) for j in asked):
+        relations = [r for r in relations_of(meant, schema) if asked & {*r.columns}]
     contexts = [context for i, view in enumerate(views) for context in view.contexts(i)]
-    network = network_of(views, meant, unit)
-    judged, wrong, mended = [], np.zeros(frame.shape), np.zeros(frame.shape)
-    with progress_bar(len(views), "columns") as bar:
-        for j, (own, near) in enumerate(
-            zip(views, nearest_contexts(views, contexts, unit), strict=True)
-        ):
-            others = [contexts[k] for k in near if contexts[k].column != j]
-            judged.append(judge(own.values, own.bins, others, unit, expected_share, network, j))
-            wrong[:, j], mended[:, j] = _checked(own, judged[j], others, unit, expected_share)
+    keys = content_keys(meant)
+    network, near = network_of(views, keys, unit), nearest_contexts(views, contexts, unit)
+
+    def contexts_of(j: int) -> list[Context]:
+        return [contexts[k] for k in near[j] if contexts[k].column != j]
+
+    @cache
+    def judged(j: int) -> Judged:
+        view, others = views[j], contexts_of(j)
+        by_others = judge(view.values, view.bins, others, unit, share, network, j)
+        if columns is None or j not in asked or view.bins is not None:
+            return by_others
+        of = [context.values for context in others if not context.is_pattern]
+        return judged_by_boosting(
+            by_others, view.values, of, network, j, keys, unit, share_of_labels
+        )
+
+    wrong, mended = np.zeros(frame.shape), np.zeros(frame.shape)
+    needed = sorted(asked.union(*(r.columns for r in relations)))
+    with progress_bar(len(needed), "columns") as bar:
+        for j in needed:
+            wrong[:, j], mended[:, j] = _checked(views[j], judged(j), contexts_of(j), unit, share)
             bar.update()
     if network is not None:
-        network.ask(np.flatnonzero((np.column_stack([own.wrong for own in judged]) >= 0.5).any(1)))
-    share_blame(wrong, views, judged, unit)
-    repaired = blame_by_relations(wrong, schema, meant)
-    parts = zip(views, written, judged, strict=True)
+        doubted = [judged(j).wrong >= 0.5 for j in needed if judged(j).columns]
+        network.ask(np.flatnonzero(np.any(doubted, 0)))
+    share_blame(wrong, views, judged, needed, unit)
+    repaired = blame_by_relations(wrong, schema, meant, relations)
     lines = [
-        _lines(frame, j, *part, wrong[:, j], mended[:, j], repaired[j], min_probability)
-        for j, part in enumerate(parts)
-        if j == 0 or max(part[1].wrong.max(), wrong[:, j].max()) >= min_probability
+        _lines(
+            *(frame, j, views[j], written[j], judged(j)),
+            *(wrong[:, j], mended[:, j], repaired[j], min_probability),
+        )
+        for n, j in enumerate(sorted(asked))
+        if n == 0 or max(written[j].wrong.max(), wrong[:, j].max()) >= min_probability
     ]
     found = pd.concat(lines).sort_values("probability_wrong", ascending=False, kind="stable")
     found = found.reset_index(drop=True)
     return as_polars(found) if is_polars(table) else found
+
+
+def _positions(columns: Any, frame: pd.DataFrame) -> set[int]:
+    """The positions of named columns, all by default; ValueError names one that is not there."""
+    if columns is None:
+        return set(range(frame.shape[1]))
+    is_one = isinstance(columns, str) or not isinstance(columns, Iterable)
+    names, place = list(frame.columns), dict[Any, int]()
+    for name in [columns] if is_one else columns:
+        if not isinstance(name, Hashable) or name not in frame.columns:
+            known = ", ".join(map(repr, names[:8])) + (", ..." if len(names) > 8 else "")
+            raise ValueError(
+                f"column {name!r}: in columns=, but the table has no such column: {known}"
+            )
+        place[name] = names.index(name)
+    if not place:
+        raise ValueError("columns names no column")
+    return set(place.values())
 
 
 def dense(cells: pd.Series) -> pd.Series:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-from pandas.util import hash_pandas_object
 from scipy import sparse
 
 from discrete_itd.cells.counts import OFTEN, conditional, count_others, joined_codes, share_alone
@@ -23,15 +21,15 @@ Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
 FEWEST_UNITS = 50  # fewest rows, or groups of these, from which networks are fitted
 
 
-def network_of(views: list[ColumnViews], meant: pd.DataFrame, unit: Ints) -> CellNetwork | None:
+def network_of(
+    views: list[ColumnViews], keys: NDArray[np.uint64], unit: Ints
+) -> CellNetwork | None:
     """Networks of the columns that have several frequent values, unless these are very many or the rows few."""
     codes = [(view.bins or view.values).codes for view in views]
     often = [j for j, c in enumerate(codes) if (np.bincount(c) >= OFTEN).sum() > 1]
     if len(np.unique(unit)) < FEWEST_UNITS or not 1 < len(often) <= MOST_CANDIDATES:
         return None
-    columns, keys = dict[int, ColumnCells](), np.zeros(len(unit), np.uint64)
-    for _, cells in meant.items():
-        keys += hash_pandas_object(cells.map(ascii), index=False).to_numpy()  # pyright: ignore
+    columns = dict[int, ColumnCells]()
     for j in often:
         alone, _ = share_alone(codes[j], unit)
         # n other rows of a value cannot tell that it is rarer beside some cells than 1 / (n + 1) of it alone

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
+from pandas.util import hash_pandas_object
 
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
+from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers import BayesNetDenoiser, MarginalDenoiser
 
 Floats, Ints = NDArray[np.float64], NDArray[np.int64]
@@ -44,11 +47,7 @@ class CellNetwork:
         levels, self._share, self._least = (np.zeros((len(fold), len(columns))) for _ in range(3))
         for k, j in enumerate(self.columns):
             codes, alone, self._least[:, k] = columns[j]
-            often = np.argsort(-np.bincount(codes), kind="stable")[:MOST_LEVELS]
-            often = often[np.bincount(codes)[often] >= LEAST_ROWS]
-            level = np.full(int(codes.max()) + 1, len(often))
-            level[often] = np.arange(len(often))
-            levels[:, k] = level = level[codes]
+            often, levels[:, k] = _, level = frequent_levels(codes)
             share = np.where(level == len(often), alone / np.bincount(level)[level] * len(fold), 1)
             self._share[:, k] = np.minimum(share, 1)
         self._x = torch.from_numpy(levels)
@@ -65,25 +64,40 @@ class CellNetwork:
         self._whole, self._best = self._asked(np.arange(len(fold)))
         self._at, self._without = np.zeros(len(fold), np.int64), dict[int, Floats]()
 
+    def _posteriors(
+        self, rows: Ints, without: int | None = None
+    ) -> Iterator[tuple[torch.Tensor, torch.Tensor, Posterior]]:
+        """Positions among rows, their levels, and the posterior of each cell given the others, but for one column."""
+        for f, network in enumerate(self._networks):
+            of_fold = torch.from_numpy(np.flatnonzero(self._fold[rows] == f))
+            for at in of_fold.split(ROWS_AT_ONCE) if len(of_fold) else ():
+                x = self._x[torch.from_numpy(rows)[at]]
+                given = x.clone()
+                if without is not None:
+                    given[:, without] = torch.nan
+                asked = torch.ones_like(x, dtype=torch.bool)
+                yield at, x.long(), network.leave_one_out(given, asked)
+
     def _asked(self, rows: Ints, without: int | None = None) -> tuple[Floats, Ints]:
         """The probabilities (n, K) of cells given the others, but for one column, and the most probable levels."""
         p, best = (
             np.zeros((len(rows), len(self.columns))),
             np.zeros((len(rows), len(self.columns)), np.int64),
         )
-        for f, network in enumerate(self._networks):
-            own = torch.from_numpy(np.flatnonzero(self._fold[rows] == f))
-            for at in own.split(ROWS_AT_ONCE) if len(own) else ():
-                x = self._x[torch.from_numpy(rows)[at]]
-                given = x.clone()
-                if without is not None:
-                    given[:, without] = torch.nan
-                q = network.leave_one_out(given, torch.ones_like(x, dtype=torch.bool))
-                for k in range(len(self.columns)):
-                    log_p = q.column(k).double()
-                    p[at, k] = log_p.gather(1, x[:, k : k + 1].long())[:, 0].exp()
-                    best[at, k] = log_p.argmax(1)
+        for at, x, posterior in self._posteriors(rows, without):
+            for k in range(len(self.columns)):
+                log_p = posterior.column(k).double()
+                p[at, k] = log_p.gather(1, x[:, k : k + 1])[:, 0].exp()
+                best[at, k] = log_p.argmax(1)
         return np.maximum(p * self._share[rows], self._least[rows]), best
+
+    def levels(self, column: int) -> Floats:
+        """The probabilities (N, L) of the frequent levels of a column and, last, of its other cells together."""
+        k = self.columns.index(column)
+        p = np.zeros((len(self._fold), int(self._x[:, k].max()) + 1))
+        for at, _, posterior in self._posteriors(np.arange(len(p))):
+            p[at] = posterior.column(k).double().exp()[:, : p.shape[1]]
+        return p
 
     def cells(self, column: int) -> tuple[Floats, Ints]:
         """The probability (N,) of the cells of a column, and codes (N,) of the most probable values."""
@@ -106,10 +120,28 @@ class CellNetwork:
         return self.given(column, rows, other) > self.given(column, rows, -1)
 
 
-def folds(keys: NDArray[np.uint64], unit: Ints) -> Ints:
+def frequent_levels(codes: Ints) -> tuple[Ints, Ints]:
+    """The frequent codes of a column, the L most frequent ones, and which each cell (N,) has, L if another one."""
+    counts = np.bincount(codes)
+    often = np.argsort(-counts, kind="stable")[:MOST_LEVELS]
+    often = often[counts[often] >= LEAST_ROWS]
+    level = np.full(len(counts), len(often))
+    level[often] = np.arange(len(often))
+    return often, level[codes]
+
+
+def content_keys(frame: pd.DataFrame) -> NDArray[np.uint64]:
+    """A key (N,) of what is in each row, whatever the order of the columns."""
+    keys = np.zeros(len(frame), np.uint64)
+    for _, cells in frame.items():
+        keys += hash_pandas_object(cells.map(ascii), index=False).to_numpy()  # pyright: ignore
+    return keys
+
+
+def folds(keys: NDArray[np.uint64], unit: Ints, n_folds: int = FOLDS) -> Ints:
     """A fold (N,) for each row, one for those of a unit, by ``keys`` (N,) of what is in them, whatever their order."""
     of_unit = np.zeros(int(unit.max()) + 1, keys.dtype)
     np.add.at(of_unit, unit, keys)
     rank = np.empty(len(of_unit), np.int64)
     rank[np.argsort(of_unit, kind="stable")] = np.arange(len(of_unit))
-    return rank[unit] % FOLDS
+    return rank[unit] % n_folds

@@ -23,7 +23,12 @@ class Repaired(NamedTuple):
 
 
 def repair_errors(
-    table: Any, *, min_probability: float = 0.5, groups: Any = None, expected_share: float = 0.01
+    table: Any,
+    *,
+    columns: Any = None,
+    min_probability: float = 0.5,
+    groups: Any = None,
+    expected_share: float | None = None,
 ) -> Repaired:
     """Repair the wrong cells of a table whose expected values are nearly certain; name all for review.
 
@@ -33,7 +38,7 @@ def repair_errors(
     ----------
     table : DataFrame or array-like, shape (N, C)
         It is not changed.
-    min_probability, groups, expected_share
+    columns, min_probability, groups, expected_share
         See :func:`find_errors`; ``min_probability`` says which cells are named.
 
     Returns
@@ -65,6 +70,7 @@ def repair_errors(
     """
     frame, _ = read_rows(table, repair_errors)
     settings: dict[str, Any] = {
+        "columns": columns,
         "groups": check_groups(groups, len(frame)),
         "expected_share": expected_share,
     }

@@ -87,8 +87,8 @@ class Context(NamedTuple):
     is_pattern: bool = False
 
 
-def views_of(column: Column, cells: pd.Series) -> ColumnViews:
-    """The views of a column with these cells."""
+def views_of(column: Column, cells: pd.Series, is_asked: bool = True) -> ColumnViews:
+    """The views of a column with these cells, and which of them are misspellings if that is asked."""
     read, words = column.readable(cells)
     values, is_numeric = read.values, column.codec.of_numbers
     if is_numeric:
@@ -114,8 +114,9 @@ def views_of(column: Column, cells: pd.Series) -> ColumnViews:
             bins, few = None, bins
     elif len(distinct) and all(isinstance(v, str) for v in distinct):
         texts = list(distinct)
-        of, misspelt[:-1] = misspellings(texts, np.bincount(codes))
-        meant[:-1] = np.where(of < 0, meant[:-1], of)
+        if is_asked:
+            of, misspelt[:-1] = misspellings(texts, np.bincount(codes))
+            meant[:-1] = np.where(of < 0, meant[:-1], of)
         of, known = pd.factorize(np.array([pattern(v) for v in distinct], dtype=object))
         if len(distinct) > FEW_VALUES and 1 < len(known) < len(codes) / 2:
             patterns = Aspect(np.append(of, len(known))[where], absent)

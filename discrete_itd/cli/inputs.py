@@ -236,9 +236,13 @@ def groups_of(frame: pd.DataFrame, path: str, name: str | None) -> pd.Series | N
 
 
 def kept_names(
-    path: str, names: Sequence[str], asked: Sequence[str], answers: Sequence[str] = ()
+    path: str,
+    names: Sequence[str],
+    asked: Sequence[str],
+    answers: Sequence[str] = (),
+    option: str = "--keep",
 ) -> list[str]:
-    """The columns that ``--keep`` asks for: each argument is the name of one, or names with commas between them.
+    """The columns that an option asks for: each argument is the name of one, or names with commas between them.
 
     A UserError if the table has none of that name, it is named twice, or it is also one of the ``answers``.
     """
@@ -248,7 +252,7 @@ def kept_names(
         problem = "twice" if kept.count(name) > 1 else problem
         problem = "but also the name of an answer" if name in answers else problem
         if problem:
-            raise UserError(f"{path}: column {name!r}: named in --keep, {problem}")
+            raise UserError(f"{path}: column {name!r}: named in {option}, {problem}")
     return kept
 
 

@@ -261,9 +261,11 @@ def _add_check(sub: argparse.ArgumentParser) -> None:
         "cells to blame; takes as long as three fits")
     add("--min-probability", type=share, default=0.5, metavar="P",
         help="probability of being wrong from which a cell is named (default: %(default)s)")
-    add("--expected-share", type=share, default=0.01, metavar="P",
+    add("--expected-share", type=share, metavar="P",
         help="prior share of wrong cells in a column; of more cells that contradict their rows, most\n"
-        "are taken for rightful exceptions (default: %(default)s)")
+        "are taken for rightful exceptions (default: 0.01, and 0.03 of labels in --columns)")
+    add("--columns", **LIST, metavar="NAME",
+        help="judge these columns alone, labels by gradient boosting, too; like --columns species,island")
     add("--groups", metavar="NAME",
         help="column that says which rows belong together, like a customer: they do not support\n"
         "each other")

@@ -117,10 +117,12 @@ def check(args: argparse.Namespace) -> None:
     if not len(frame):
         raise EmptyTableError(f"{args.table}: the table is empty")
     groups = groups_of(frame, args.table, args.groups)
+    columns = kept_names(args.table, list(frame.columns), args.columns, option="--columns")
     search = repair_errors if args.repair is not None else find_errors
     with about(args.table):
         found: Any = search(
             frame,
+            columns=columns or None,
             min_probability=args.min_probability,
             groups=groups,
             expected_share=args.expected_share,

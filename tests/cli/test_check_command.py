@@ -171,3 +171,14 @@ def test_a_row_that_is_odd_as_a_whole_has_a_line_if_none_of_its_cells_is_named()
         (3, "errors", 0.95), (3, "outliers", 0.7), (5, "both", 0.6), (7, "outliers", 0), (6, "outliers", 0)
     ]  # fmt: skip
     assert lines["score"].tolist() == [-9, -9, -8, -7, -6]
+
+
+@pytest.mark.usefixtures("place")
+def test_some_columns_alone_are_checked(capsys):
+    run("check t.csv --out errors.csv --columns code,town --repair repaired.csv")
+    assert set(pd.read_csv("errors.csv")["column"]) == {"code", "town"}
+    run("check t.csv --out errors.csv --columns code")
+    assert set(pd.read_csv("errors.csv")["column"]) == {"code"}
+    capsys.readouterr()
+    run("check t.csv --out errors.csv --columns size", code=2)
+    assert "'size'" in capsys.readouterr().err
