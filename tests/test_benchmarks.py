@@ -37,7 +37,6 @@ RUNS = {
     "vocabulary": "1200 --rows 4000 --test-rows 50 --denoiser tree",
     "anomaly": "categorical mushroom --quick --seeds 4",
     "validity": "car --quick",
-    "drift_columns": "--denoiser tree --repeats 1 --only mushroom",
     "watch": "--quick",
     "promises": "ties --quick",
     "explanations": "car --quick --cells 1 2",
