@@ -82,7 +82,9 @@ def judged_by_boosting(
     once = unit_weights(view.codes, unit)[rows]
     weights = error_share(own, np.full(len(rows), 1 / len(often)), once)[1][:-1]
     p = np.tensordot(weights / weights.sum(), np.stack(judges), 1)
-    wrong, log_likelihood = _wrong(p[rows], level[rows], alone[rows], once, expected_share)
+    wrong, log_likelihood = probability_wrong(
+        p[rows], level[rows], alone[rows], once, expected_share
+    )
     if once @ np.log(judged.without(rows, -1)) > log_likelihood:
         return judged
     cells = judged.wrong.copy()
@@ -163,7 +165,7 @@ def _boosted(
     return p
 
 
-def _wrong(
+def probability_wrong(
     p: Floats, level: Ints, alone: Floats, once: Floats, expected_share: float
 ) -> tuple[Floats, float]:
     """The probability (n,) that cells are wrong, and the largest log-likelihood on the grid of (beta, a, w).

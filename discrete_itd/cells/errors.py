@@ -25,7 +25,8 @@ another row have together the share of such cells (Good and Turing) as far as th
 there should be follows from how many values have several rows, and those beyond are levels of f. Numbers are cut into
 bins for this, with tails that outliers do not widen, on a linear or a logarithmic scale. Where they make the cells of
 a column of few values more probable than this mixture, Bayesian networks of all columns, fitted to the rows of other
-folds, take its place (:mod:`~discrete_itd.cells.network`): a label may follow from many columns together.
+folds, take its place (:mod:`~discrete_itd.cells.network`): a label may follow from many columns together. Labels that
+are asked for by name are judged by gradient boosting, too (:mod:`~discrete_itd.cells.boosting`).
 
 Either way a share w of a column's cells deviates, with values that are flat (f) over its levels or its range. EM
 estimates it together with the weights of the mixture, and by Bayes' rule
@@ -49,7 +50,8 @@ References
 ----------
 Good, "The population frequencies of species and the estimation of population parameters", Biometrika 1953. Kneser &
 Ney, "Improved backing-off for m-gram language modeling", ICASSP 1995. Parciak et al., "Measuring approximate functional
-dependencies", ICDE 2024, arXiv:2312.06296.
+dependencies", ICDE 2024, arXiv:2312.06296. Northcutt, Athalye & Mueller, "Pervasive label errors in test sets
+destabilize machine learning benchmarks", NeurIPS 2021, arXiv:2103.14749.
 """
 
 from __future__ import annotations
@@ -147,8 +149,8 @@ def find_errors(
         What each row belongs to, like a customer. Rows of a group do not support each other: give it where they repeat
         each other's errors.
     expected_share : float, optional
-        Prior mean of the share of wrong cells in a column; by default .01, and .03 of labels that boosting judges (ten
-        public test sets have 3.4 % wrong labels on average, Northcutt et al. 2021). Cells cannot tell rightful
+        Prior mean of the share of wrong cells in a column; by default .01, and .03 of labels that boosting judges (in
+        ten public test sets at least 3.3 % are wrong on average, Northcutt et al. 2021). Cells cannot tell rightful
         exceptions from errors that look like them: where many more cells of a column deviate from the others of their
         rows than are expected to be wrong, most of them are taken for exceptions. Raise it for a table that is known to
         be dirty.

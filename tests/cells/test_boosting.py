@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from discrete_itd import find_errors
-from discrete_itd.cells.boosting import FOLDS, _boosted, _features, _wrong
+from discrete_itd.cells.boosting import FOLDS, _boosted, _features, probability_wrong
 from discrete_itd.cells.network import folds
 from discrete_itd.cells.views import Aspect
 from tests.laws import TIMES
@@ -121,11 +121,13 @@ def test_property_soft_classes_are_no_errors_and_confident_ones_that_dissent_are
     alone, once = np.full(n, 0.5), np.ones(n)
     q = 1 / (1 + np.exp(-2 * random.normal(size=n)))
     soft = (random.random(n) < q).astype(int)
-    wrong, _ = _wrong(np.column_stack([1 - q, q]), soft, alone, once, 0.03)
+    wrong, _ = probability_wrong(np.column_stack([1 - q, q]), soft, alone, once, 0.03)
     assert (wrong >= 0.5).mean() < 0.002
     sure, is_wrong = np.where(q > 0.5, 0.96, 0.04), random.random(n) < 0.04
     level = (q > 0.5) ^ is_wrong
-    wrong, _ = _wrong(np.column_stack([1 - sure, sure]), level.astype(int), alone, once, 0.03)
+    wrong, _ = probability_wrong(
+        np.column_stack([1 - sure, sure]), level.astype(int), alone, once, 0.03
+    )
     assert wrong[is_wrong].min() > 0.6 > 0.05 > wrong[~is_wrong].max()
     assert_allclose(wrong.mean(), is_wrong.mean(), atol=0.015)
 
