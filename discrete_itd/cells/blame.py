@@ -57,7 +57,9 @@ def share_blame(
             blame, others = (x / (a + b + a * b) for x in (a * (1 + b), b * (1 + a)))
             wrong[rows, j] = np.minimum(wrong[rows, j], blame)
             raised[rows, i] = np.maximum(raised[rows, i], np.minimum(before[rows], others))
-    np.maximum(wrong, raised, out=wrong)
+    # a doubted cell has had its blame divided with each other one
+    is_doubted = np.column_stack([own.wrong >= 0.5 for own in judged])
+    np.maximum(wrong, raised, out=wrong, where=~is_doubted)
 
 
 def blame_by_relations(

@@ -23,7 +23,9 @@ column each, smoothed by absolute discounting (or by ``COUNT`` cells of the colu
 with :math:`t_c` different values among the :math:`n_c` rows of c, and :math:`p(v)` the share of v. Values without
 another row have together the share of such cells (Good and Turing) as far as these are right: how many right ones
 there should be follows from how many values have several rows, and those beyond are levels of f. Numbers are cut into
-bins for this, with tails that outliers do not widen, on a linear or a logarithmic scale. Where they make the cells of
+bins for this, with tails that outliers do not widen, on a linear or a logarithmic scale; where a column of numbers is
+nearly a function of another one, these are judged by the spread about it alone
+(:mod:`~discrete_itd.cells.spread`). Where they make the cells of
 a column of few values more probable than this mixture, Bayesian networks of all columns, fitted to the rows of other
 folds, take its place (:mod:`~discrete_itd.cells.network`): a label may follow from many columns together. Labels that
 are asked for by name are judged by gradient boosting, too (:mod:`~discrete_itd.cells.boosting`).
@@ -34,8 +36,9 @@ estimates it together with the weights of the mixture, and by Bayes' rule
 .. math:: P(\mathrm{wrong}) = \frac{\pi f(v)}{(1 - w)\,p(v \mid \mathrm{rest}) + w f(v)}.
 
 The denominator is the law of the column as it was written, with its errors and its rightful exceptions. A share
-:math:`\pi \le w` are errors: which, no cell says, but priors of both shares do
-(:func:`~discrete_itd.cells.channel.share_of_errors`); of values that no other row has, their number does.
+:math:`\pi \le w` are errors: which, no cell says, but priors of both shares do, and that errors are as frequent in all
+parts of a column (:func:`~discrete_itd.cells.channel.shares_of_errors`). A text of few rows that is like the one its
+row expects is the rather wrong (:func:`~discrete_itd.cells.spelling.likeness`).
 
 Where two cells hardly go with each other, one of them is wrong: with odds a and b by all other cells, the first with
 probability :math:`a (1 + b) / (a + b + a b)`. Text is also wrong if it is a misspelling of a more frequent value that

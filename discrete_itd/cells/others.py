@@ -27,7 +27,7 @@ from discrete_itd.cells.views import MOST_CONTEXTS, Aspect
 
 Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
 # weight of the near functions of other columns from which a column of numbers is one
-FUNCTION = 0.8
+FUNCTION = 0.95
 
 
 def by_mixture(
@@ -65,7 +65,7 @@ def by_mixture(
     if is_function:  # without the function a column has the law of wrong cells, not of right ones
         flat = np.maximum(flat, alone)
         wrong, of_function = error_share(p[:, n_wide:], flat, once)
-        weights = np.append(np.full(n_wide, 1e-9), of_function)
+        weights = np.append(1e-9 * weights[:n_wide], of_function)
     shares = shares_of_errors(wrong, np.ones(len(wrong)), parts, expected_share)
     # tails have said of a number far from all others that it is no exception
     is_far = (bins.log_flat is not None) & (not is_function) & share_alone(view.codes, unit)[1]

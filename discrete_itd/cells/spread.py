@@ -17,7 +17,7 @@ BESIDE = 16
 FREEDOM = 3.0  # degrees of freedom of Student's t distribution about the function
 # Least spread, as a share of that of the whole column (a narrower one is an equation's, and judged as such); rows on
 # which other columns are tried, and how many are taken; nats a row by which one must be better than the column alone.
-NARROWEST, TRIED_ROWS, MOST_TAKEN, LEAST_GAIN = 1e-3, 256, 2, 2.0
+NARROWEST, TRIED_ROWS, MOST_TAKEN, LEAST_GAIN = 1e-3, 256, 2, 1.0
 
 
 class NearFunction(NamedTuple):
