@@ -39,9 +39,11 @@ def share_blame(
 
     Cells of ``columns`` are doubted; the others are ``judged`` where they contradict these.
     """
-    raised = np.zeros_like(wrong)
+    raised, is_doubted = np.zeros_like(wrong), np.zeros(wrong.shape, bool)
     for j in columns:
         view, own = views[j], judged(j)
+        # a doubted cell has its blame divided with each other one: theirs do not raise it
+        is_doubted[:, j] = own.wrong >= 0.5
         is_sure = view.unreadable | view.values.absent
         if view.bins is None:
             is_sure = is_sure | (count_others(view.values.codes, unit) == 0)
@@ -57,8 +59,6 @@ def share_blame(
             blame, others = (x / (a + b + a * b) for x in (a * (1 + b), b * (1 + a)))
             wrong[rows, j] = np.minimum(wrong[rows, j], blame)
             raised[rows, i] = np.maximum(raised[rows, i], np.minimum(before[rows], others))
-    # a doubted cell has had its blame divided with each other one
-    is_doubted = np.column_stack([own.wrong >= 0.5 for own in judged])
     np.maximum(wrong, raised, out=wrong, where=~is_doubted)
 
 
