@@ -492,7 +492,7 @@ class _Search:
         def sum_of(i: int) -> tuple[Term, ...]:
             return Term(1.0, (of[left[i]],)), Term(float(sign[i]), (of[right[i]],))
 
-        length = np.linalg.norm(at, axis=1)
+        length = np.maximum(np.linalg.norm(at, axis=1), np.finfo(float).tiny)
         radii = np.clip(1.5 * steps * math.sqrt(at.shape[1]) / length, SMALLEST, WIDEST)
         children = np.flatnonzero(is_child)
         every, directions = _directions(np.concatenate([at, two])), _directions(at)[children]
