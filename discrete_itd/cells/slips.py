@@ -187,6 +187,8 @@ def _of_numbers(rows: Rows, j: int, column: Column) -> tuple[Ints, Floats, Float
     """Rows, values meant and log-ratios, (n,) each, of numbers or times in their range and on their lattice."""
     codec, x = column.codec, rows.cells[:, j]
     log_ratio = np.zeros(len(rows))
+    if codec.of_numbers and not hasattr(codec, "step"):  # a kind of somebody else's
+        return np.empty(0, np.int64), np.empty(0), np.empty(0)
     if codec.of_numbers:
         values, step, origin = codec.decode(x), codec.step, getattr(codec, "origin", None)
         low, high = codec.low, codec.high
