@@ -34,7 +34,7 @@ from discrete_itd.cells.views import Aspect
 Floats, Ints = NDArray[np.float64], NDArray[np.int64]
 
 FOLDS, FEWEST_UNITS = 5, 20  # and fewest rows, or groups of these, with frequent levels
-# Parameters of HistGradientBoostingClassifier, chosen by the average precision of eight tables with flipped labels
+# Parameters of HistGradientBoostingClassifier, chosen by the average precision of seven tables with flipped labels
 # (`tests/benchmarks/flipped.py`, the tables that were open). Of many levels it grows at most TREES trees a fold, by
 # fewer iterations with longer steps.
 ITERATIONS, FEWEST_ITERATIONS, TREES, STEPS = 50, 15, 240, 5.0

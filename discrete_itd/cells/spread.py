@@ -18,6 +18,7 @@ FREEDOM = 3.0  # degrees of freedom of Student's t distribution about the functi
 # Least spread, as a share of that of the whole column (a narrower one is an equation's, and judged as such); rows on
 # which other columns are tried, and how many are taken; nats a row by which one must be better than the column alone.
 NARROWEST, TRIED_ROWS, MOST_TAKEN, LEAST_GAIN = 1e-3, 256, 2, 1.0
+ROWS_AT_ONCE = 1 << 14
 
 
 class NearFunction(NamedTuple):
@@ -41,39 +42,47 @@ def near_functions(bins: Aspect, others: list[Context], unit: Ints) -> list[Near
     if len(known) <= 4 * BESIDE:
         return []
     low, middle, high = np.quantile(z[known], [0.25, 0.5, 0.75])
-    narrowest = NARROWEST * (high - low or np.abs(z[known] - middle).mean())
+    if not low < high:
+        return []
+    narrowest = NARROWEST * (high - low)
     some = known[np.linspace(0, len(known) - 1, min(len(known), TRIED_ROWS)).astype(int)]
-    # log-density of cells without other columns: Gaussian kernels would do as well as the t distribution of all
-    log_alone = np.median(stats.t.logpdf((z[some] - middle) / (high - low), FREEDOM)) - np.log(
-        high - low
-    )
+    # the log-density of a usual cell without other columns
+    with np.errstate(over="ignore"):
+        usual = stats.t.logpdf((z[some] - middle) / (high - low), FREEDOM)
+    log_alone = np.median(usual) - np.log(high - low)
     found = []
     for other in others:
         x = other.bins.scaled
-        if x is None or narrowest <= 0:
+        if x is None:
             continue
         rows = known[~other.bins.absent[known]]
         if len(rows) <= 4 * BESIDE:
             continue
         order = rows[np.argsort(x[rows], kind="stable")]
-        log_p, _ = _beside(z, x, order, np.isin(order, some), unit, narrowest)
+        places = np.flatnonzero(np.isin(order, some))
+        log_p, _ = _beside(z, x, order, places, unit, narrowest)
         gain = np.nan_to_num(np.median(log_p) - log_alone, nan=-np.inf)
         if gain > LEAST_GAIN:
             found.append((gain, other, order))
     out = []
     for _, other, order in sorted(found, key=lambda way: -way[0])[:MOST_TAKEN]:
         log_p, value = np.full(len(z), np.nan), np.full(len(z), np.nan)
-        every = np.ones(len(order), bool)
-        log_p[order], value[order] = _beside(z, other.bins.scaled, order, every, unit, narrowest)
-        out.append(NearFunction(other.column, np.exp(log_p + bins.log_flat) * bins.reach, value))
+        for places in np.array_split(np.arange(len(order)), len(order) // ROWS_AT_ONCE + 1):
+            rows = order[places]
+            log_p[rows], value[rows] = _beside(z, other.bins.scaled, order, places, unit, narrowest)
+        out.append(
+            NearFunction(
+                other.column, np.exp(np.minimum(log_p + bins.log_flat, 300.0)) * bins.reach, value
+            )
+        )
     return out
 
 
 def _beside(
-    z: Floats, x: Floats, order: Ints, asked: NDArray[np.bool_], unit: Ints, narrowest: float
+    z: Floats, x: Floats, order: Ints, place: Ints, unit: Ints, narrowest: float
 ) -> tuple[Floats, Floats]:
-    """The log-densities of z (n,) and what is expected in the rows of an ``order`` by x that are asked for."""
-    n, place = len(order), np.flatnonzero(asked)
+    """The log-densities of z (n,) and what is expected at some places (n,) in an ``order`` of rows by x."""
+    n = len(order)
     offsets = np.concatenate([np.arange(-BESIDE, 0), np.arange(1, BESIDE + 1)])
     start = np.clip(place, BESIDE, n - 1 - BESIDE)
     near = start[:, None] + offsets
@@ -89,9 +98,10 @@ def _beside(
         off = z_near - slope[:, None] * x_near
         level = _median(off)
         spread = _median(np.abs(off - level[:, None])) / stats.t.ppf(0.75, FREEDOM)
-    value = level + slope * x[order[place]]
-    spread = np.where(spread >= narrowest, spread, np.nan)
-    return stats.t.logpdf((z[order[place]] - value) / spread, FREEDOM) - np.log(spread), value
+        value = level + slope * x[order[place]]
+        spread = np.where(spread >= narrowest, spread, np.nan)
+        log_p = stats.t.logpdf((z[order[place]] - value) / spread, FREEDOM) - np.log(spread)
+    return log_p, value
 
 
 def _median(t: Floats) -> Floats:

@@ -28,6 +28,7 @@ BESIDE = 1000
 N_BINS, BIN_ROWS = 16, 25
 ENDS = 0.01, 0.99  # quantiles between which numbers tell whether they are on a logarithmic scale
 SHAPES = 0.5  # prior standard deviation of the shape of a tail of numbers
+HEAVIEST = 1e6  # largest ratio of the upper quarter and the median of a tail
 
 
 @dataclass
@@ -164,9 +165,10 @@ def _log_tail(distance: Floats, among: Floats) -> Floats:
     Its shape is shrunk towards 0, an exponential distribution, by its standard error; where it is below 0 by two of
     these, as at the ends of evenly distributed numbers, a tenth is left to that.
     """
-    half, most = np.quantile(among, [0.5, 0.75])
+    # a number beyond all scale leaves no distance between the others
+    half, most = np.maximum(np.quantile(among, [0.5, 0.75]), 1e-300)
     error = math.sqrt(3 / len(among)) / math.log(2) ** 2
-    shape = math.log2(max(most / half - 1, 0.5))
+    shape = math.log2(min(max(most / half - 1, 0.5), HEAVIEST))
     shape = max(shape, 0) / (1 + (error / SHAPES) ** 2) + min(shape + 2 * error, 0) or 1e-6
     scale = half * shape / (2**shape - 1)
     with np.errstate(divide="ignore"):

@@ -226,8 +226,9 @@ class Relation:
 
     def _open_places(self, x: Floats) -> tuple[Floats, Floats]:
         """Positions (N,) of the first and the last lattice point that rounding leaves open; NaN without parents."""
-        middle = (self.values(x) - self.origin) / self.step
-        return open_places(middle, self.open_half(x) / self.step)
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond all places of the lattice
+            middle = (self.values(x) - self.origin) / self.step
+            return open_places(middle, self.open_half(x) / self.step)
 
     def share_alike(self, x: Floats, column: int, numbers: Floats) -> Floats:
         """The part (N,) of the different ``numbers`` of a column with which its child follows in rows that do."""
@@ -261,7 +262,8 @@ class Relation:
 
     def follows(self, x: Floats) -> Floats:
         """1 where the child is one of the numbers that its parents leave open, 0 where not, NaN where unknown; (N,)."""
-        place = np.rint((x[:, self.child] - self.origin) / self.step)
+        with np.errstate(over="ignore"):
+            place = np.rint((x[:, self.child] - self.origin) / self.step)
         first, last = self._open_places(x)
         known = np.isfinite(place) & np.isfinite(first)
         return np.where(known, (first <= place) & (place <= last), np.nan)

@@ -83,3 +83,17 @@ def test_property_a_text_like_the_one_expected_is_rather_wrong_unless_others_are
     assert ratio["misspelt"] > 10
     assert ratio["another"] == ratio["frequent"] == 1
     assert 1 <= ratio["alike by chance"] < 2
+
+
+def test_numbers_beyond_all_scale_have_an_answer():
+    """A number of 300 digits, numbers that underflow, and columns that are nearly constant, without a warning."""
+    random = np.random.default_rng(0)
+    x, is_rare = random.normal(size=200), random.random(200) < 0.03
+    for z in (
+        np.where(is_rare, 1e300, x),
+        np.where(is_rare, -1e308, x),
+        x * 1e-300,
+        np.where(random.random(200) < 0.8, 0.0, x),
+    ):
+        found = find_errors(pd.DataFrame({"x": x, "z": z}), min_probability=0.01)
+        assert found["probability_wrong"].between(0, 1).all()
