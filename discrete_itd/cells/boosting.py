@@ -28,7 +28,7 @@ from scipy import special, stats
 from discrete_itd.cells.channel import ERRORS, EXCEPTIONS, error_share
 from discrete_itd.cells.counts import count_others, share_alone, unit_weights
 from discrete_itd.cells.judgement import Judged
-from discrete_itd.cells.network import CellNetwork, folds, frequent_levels
+from discrete_itd.cells.network import CellNetwork, frequent_levels
 from discrete_itd.cells.views import Aspect
 
 Floats, Ints = NDArray[np.float64], NDArray[np.int64]
@@ -44,6 +44,8 @@ SHARPNESS, SPREAD = np.geomspace(0.35, 4.0, 8), 0.7
 EXCEPTIONAL, WRONG = np.append(0.0, np.geomspace(2e-3, 0.9, 9)), np.geomspace(5e-4, 0.5, 20)
 LEAST_WEIGHT = 1e-4  # points of the grid with a smaller posterior count as none
 LEAST = 1e-12  # probability of a level
+# Other judges keep a column that they predict better by so many standard errors of the difference over cells.
+STANDARD_ERRORS = 2.0
 
 
 def judged_by_boosting(
@@ -52,18 +54,17 @@ def judged_by_boosting(
     others: Sequence[Aspect],
     network: CellNetwork | None,
     column: int,
-    keys: NDArray[np.uint64],
+    fold: Ints,
     unit: Ints,
     expected_share: float,
 ) -> Judged:
-    """The cells of a column of levels as ``judged`` by others, or by boosting and a network, if these predict better.
+    """The cells of a column of levels by boosting and a network, or as ``judged`` by others if these predict better.
 
-    Frequent levels alone are learned; other cells and missing ones stay as they were judged. ``keys`` (N,) divide rows
-    into folds.
+    Frequent levels alone are learned; other cells and missing ones stay as they were judged. Trees do not see the
+    ``fold`` (N,) that they judge.
     """
     codes, level_of_codes = frequent_levels(view.codes)
     are_values = np.flatnonzero(~np.isin(codes, view.codes[view.absent]))
-    are_values = are_values[np.argsort(_least_key(view.codes, keys)[codes[are_values]])]
     often, level = codes[are_values], np.full(len(codes) + 1, len(are_values))
     level[are_values] = np.arange(len(often))
     level = level[level_of_codes]
@@ -72,20 +73,19 @@ def judged_by_boosting(
         return judged
     alone, _ = share_alone(view.codes, unit)
     floor = alone / (1 + count_others(view.codes, unit))
-    fold = folds(keys, unit, FOLDS)
-    judges = [_boosted(level, known, len(often), _features(others, keys), fold, keys)]
+    judges = [_boosted(level, known, len(often), _features(others), fold)]
     if network is not None and column in network.columns:
         p = np.maximum(network.levels(column)[:, are_values], LEAST)
         judges.append(p / p.sum(1, keepdims=True))
     rows = np.flatnonzero(known)
     own = np.column_stack([np.maximum(p[rows, level[rows]], floor[rows]) for p in judges])
     once = unit_weights(view.codes, unit)[rows]
-    weights = error_share(own, np.full(len(rows), 1 / len(often)), once)[1][:-1]
+    # a prior of one cell: a judge that says little must not dilute the other
+    weights = error_share(own, np.full(len(rows), 1 / len(often)), once, 1.0)[1][:-1]
     p = np.tensordot(weights / weights.sum(), np.stack(judges), 1)
-    wrong, log_likelihood = probability_wrong(
-        p[rows], level[rows], alone[rows], once, expected_share
-    )
-    if once @ np.log(judged.without(rows, -1)) > log_likelihood:
+    wrong, log_p = probability_wrong(p[rows], level[rows], alone[rows], once, expected_share)
+    lead = np.log(judged.without(rows, -1)) - log_p
+    if once @ lead > STANDARD_ERRORS * np.sqrt(once.sum() * np.cov(lead, aweights=once)):
         return judged
     cells = judged.wrong.copy()
     cells[rows] = wrong
@@ -100,32 +100,23 @@ def judged_by_boosting(
     return judged._replace(wrong=cells, expected=expected, columns=())
 
 
-def _least_key(codes: Ints, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The least key of the rows with each code, by which codes have an order whatever that of the rows."""
-    least = np.full(int(codes.max()) + 1, np.iinfo(np.uint64).max)
-    np.minimum.at(least, codes, keys)
-    return least
-
-
-def _features(
-    others: Sequence[Aspect], keys: NDArray[np.uint64]
-) -> tuple[Floats, NDArray[np.bool_]]:
+def _features(others: Sequence[Aspect]) -> tuple[Floats, NDArray[np.bool_]]:
     """Other columns as features (N, C), numbers and times by their ranks, and which are categories.
 
     Their order follows from what is in them.
     """
-    features, places, weight = [], [], keys.astype(float)
+    features = []
     for other in others:
         counts = np.bincount(other.codes)
         rank = other.places
         if rank is None:
             rank = np.empty(len(counts))
-            rank[np.lexsort((_least_key(other.codes, keys), -counts))] = np.arange(len(counts))
+            rank[np.argsort(-counts, kind="stable")] = np.arange(len(counts))
             rank[rank >= MOST_CATEGORIES] = np.nan
         values = rank[other.codes].astype(float)
         values[other.absent] = np.nan
         features.append(values)
-        places.append(weight @ np.nan_to_num(values, nan=-1.0))
+    places = [np.arange(len(values)) @ np.nan_to_num(values, nan=-1.0) for values in features]
     order = np.argsort(places, kind="stable")
     is_category = np.array([other.places is None for other in others])
     return np.column_stack(features)[:, order], is_category[order]
@@ -137,16 +128,15 @@ def _boosted(
     n_levels: int,
     features: tuple[Floats, NDArray[np.bool_]],
     fold: Ints,
-    keys: NDArray[np.uint64],
 ) -> Floats:
     """The probabilities (N, L) of levels by trees that were fitted to the rows with a level of the other folds."""
     from sklearn.ensemble import HistGradientBoostingClassifier
 
     x, is_category = features
     n_iterations = int(np.clip(TREES // n_levels, FEWEST_ITERATIONS, ITERATIONS))
-    p, by_key = np.zeros((len(level), n_levels)), np.argsort(keys, kind="stable")
+    p = np.zeros((len(level), n_levels))
     for f in range(FOLDS):
-        rows = by_key[(known & (fold != f))[by_key]]
+        rows = np.flatnonzero(known & (fold != f))
         levels, asked = np.unique(level[rows]), np.flatnonzero(fold == f)
         if len(levels) < 2:
             p[np.ix_(asked, levels)] = 1
@@ -167,8 +157,8 @@ def _boosted(
 
 def probability_wrong(
     p: Floats, level: Ints, alone: Floats, once: Floats, expected_share: float
-) -> tuple[Floats, float]:
-    """The probability (n,) that cells are wrong, and the largest log-likelihood on the grid of (beta, a, w).
+) -> tuple[Floats, Floats]:
+    """The probability (n,) that cells are wrong, and their log-probabilities (n,) at the likeliest (beta, a, w).
 
     ``p`` (n, L) are the probabilities of levels, ``alone`` (n,) that of the cell in its column; cells count ``once``.
     """
@@ -197,4 +187,5 @@ def probability_wrong(
     for b, a in np.argwhere(posterior.any(2)).tolist():
         right, error = parts(b, a, w := np.flatnonzero(posterior[b, a]))
         wrong += posterior[b, a, w] @ (error / (right + error))
-    return wrong / posterior.sum(), float(log_likelihood.max())
+    b, a, w = (int(i) for i in np.unravel_index(log_likelihood.argmax(), log_likelihood.shape))
+    return wrong / posterior.sum(), np.log(sum(parts(b, a, slice(w, w + 1))))[0]

@@ -27,11 +27,13 @@ SEEN, SHARE, N_ITERATIONS = 50.0, 0.01, 100
 EVIDENCE, UNPROVEN = 4.0, 0.4
 
 
-def error_share(p: Floats, flat: Floats, once: Floats) -> tuple[Floats, Floats]:
+def error_share(
+    p: Floats, flat: Floats, once: Floats, n_prior: float = SEEN
+) -> tuple[Floats, Floats]:
     """Probability (N,) of errors, of cells that count ``once`` (N,); weights of columns of ``p`` (N, E), and errors."""
     n = p.shape[1]
     weights = np.append(np.full(n, (1 - SHARE) / n), SHARE)
-    every, prior = np.column_stack([p, flat]), SEEN * weights
+    every, prior = np.column_stack([p, flat]), n_prior * weights
     for _ in range(N_ITERATIONS):
         weights = weights * (every.T @ (once / (every @ weights))) + prior
         weights /= weights.sum()

@@ -24,11 +24,11 @@ with :math:`t_c` different values among the :math:`n_c` rows of c, and :math:`p(
 another row have together the share of such cells (Good and Turing) as far as these are right: how many right ones
 there should be follows from how many values have several rows, and those beyond are levels of f. Numbers are cut into
 bins for this, with tails that outliers do not widen, on a linear or a logarithmic scale; where a column of numbers is
-nearly a function of another one, these are judged by the spread about it alone
-(:mod:`~discrete_itd.cells.spread`). Where they make the cells of
-a column of few values more probable than this mixture, Bayesian networks of all columns, fitted to the rows of other
-folds, take its place (:mod:`~discrete_itd.cells.network`): a label may follow from many columns together. Labels that
-are asked for by name are judged by gradient boosting, too (:mod:`~discrete_itd.cells.boosting`).
+nearly a function of another one, these are judged by the spread about it alone (:mod:`~discrete_itd.cells.spread`).
+Where they make the cells of a column of few values more probable than this mixture, Bayesian networks of all columns,
+fitted to the rows of other folds, take its place (:mod:`~discrete_itd.cells.network`): a label may follow from many
+columns together. Labels that are asked for by name are judged by gradient boosting, too
+(:mod:`~discrete_itd.cells.boosting`).
 
 Either way a share w of a column's cells deviates, with values that are flat (f) over its levels or its range. EM
 estimates it together with the weights of the mixture, and by Bayes' rule
@@ -70,11 +70,11 @@ from numpy.typing import NDArray
 from pandas.api.types import infer_dtype
 
 from discrete_itd.cells.blame import blame_by_relations, share_blame
-from discrete_itd.cells.boosting import judged_by_boosting
+from discrete_itd.cells.boosting import FOLDS, judged_by_boosting
 from discrete_itd.cells.channel import LEAST_EXPECTED, NEAREST, POINTS
 from discrete_itd.cells.judgement import Judged
 from discrete_itd.cells.judges import judge, network_of
-from discrete_itd.cells.network import content_keys
+from discrete_itd.cells.network import content_keys, folds
 from discrete_itd.cells.others import by_mixture
 from discrete_itd.cells.spelling import likeness
 from discrete_itd.cells.views import ENDS, ColumnViews, Context, nearest_contexts, views_of
@@ -169,13 +169,12 @@ def find_errors(
         ``probability_wrong``; and a ``sentence`` with the reason. Of the cells with .9 or more, .90 to 1.00 are wrong
         in each of twelve tables into which errors were planted (``python -m tests.benchmarks.cells unseen``). That is
         not so of any table. Where a column follows another one but for rightful exceptions in 3 % of the rows, a part
-        of these is named with .5 to .6, or with more if no other row has their values; where it follows but for a tenth
-        of the rows, none is, nor are as many errors (``python -m tests.benchmarks.cells exceptions``). Errors that are
-        other plausible values are hardly found. Missing cells are included where a value should be there. A cell may
-        also be wrong by its writing alone: numbers or dates in another notation than the column's, a format that hardly
-        any other cell has (then what is expected follows from the other columns alone), codes without their leading
-        zeros, words and numbers that stand for missing cells, characters that were lost or escaped, and a value that
-        belongs into the empty cell beside.
+        of these is named with .5 to .6; where it follows but for a tenth of the rows, none is, nor are as many errors
+        (``python -m tests.benchmarks.cells exceptions``). Errors that are other plausible values are hardly found.
+        Missing cells are included where a value should be there. A cell may also be wrong by its writing alone: numbers
+        or dates in another notation than the column's, a format that hardly any other cell has (then what is expected
+        follows from the other columns alone), codes without their leading zeros, words and numbers that stand for
+        missing cells, characters that were lost or escaped, and a value that belongs into the empty cell beside.
 
     Raises
     ------
@@ -211,6 +210,11 @@ def find_errors(
     asked = _positions(columns, frame)
     written = moved([as_written(dense(cells)) for _, cells in frame.items()])
     meant = pd.concat([_typed(cells.meant) for cells in written], axis=1)
+    # from here on rows are in an order that follows from what is in them, for codes, folds and ties
+    keys, labels = content_keys(meant), frame.index
+    order = np.argsort(keys, kind="stable")
+    keys, unit, meant = keys[order], pd.factorize(unit[order])[0], meant.iloc[order]
+    frame, written = frame.iloc[order].set_axis(order), [cells.taken(order) for cells in written]
     with warnings.catch_warnings():
         # of columns that a model would leave out, and of unreadable cells
         warnings.simplefilter("ignore")
@@ -220,7 +224,6 @@ def find_errors(
     if columns is None or any(is_numeric(schema[j]) for j in asked):
         relations = [r for r in relations_of(meant, schema) if asked & {*r.columns}]
     contexts = [context for i, view in enumerate(views) for context in view.contexts(i)]
-    keys = content_keys(meant)
     network, near = network_of(views, keys, unit), nearest_contexts(views, contexts, unit)
 
     def contexts_of(j: int) -> list[Context]:
@@ -234,7 +237,7 @@ def find_errors(
             return by_others
         of = [context.values for context in others if not context.is_pattern]
         return judged_by_boosting(
-            by_others, view.values, of, network, j, keys, unit, share_of_labels
+            by_others, view.values, of, network, j, folds(keys, unit, FOLDS), unit, share_of_labels
         )
 
     wrong, mended = np.zeros(frame.shape), np.zeros(frame.shape)
@@ -256,8 +259,10 @@ def find_errors(
         for n, j in enumerate(sorted(asked))
         if n == 0 or max(written[j].wrong.max(), wrong[:, j].max()) >= min_probability
     ]
-    found = pd.concat(lines).sort_values("probability_wrong", ascending=False, kind="stable")
+    found = pd.concat([of_column.sort_values("row") for of_column in lines])
+    found = found.sort_values("probability_wrong", ascending=False, kind="stable")
     found = found.reset_index(drop=True)
+    found["row"] = labels[found["row"].to_numpy()]
     return as_polars(found) if is_polars(table) else found
 
 

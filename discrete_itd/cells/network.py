@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from pandas.util import hash_pandas_object
+from pandas.util import hash_array, hash_pandas_object
 
 from discrete_itd.channel.codebook import Codebook, ColumnPoints
 from discrete_itd.channel.posterior import Posterior
@@ -133,8 +133,12 @@ def frequent_levels(codes: Ints) -> tuple[Ints, Ints]:
 def content_keys(frame: pd.DataFrame) -> NDArray[np.uint64]:
     """A key (N,) of what is in each row, whatever the order of the columns."""
     keys = np.zeros(len(frame), np.uint64)
-    for _, cells in frame.items():
-        keys += hash_pandas_object(cells.map(ascii), index=False).to_numpy()  # pyright: ignore
+    names = np.array([ascii(name) for name in frame.columns], object)
+    of_names = hash_array(names)  # pyright: ignore
+    for of_name, (_, cells) in zip(of_names, frame.items(), strict=True):
+        # an odd factor of each column: rows that have one another's cells in other columns differ
+        of_cells = hash_pandas_object(cells.map(ascii), index=False).to_numpy()  # pyright: ignore
+        keys += of_cells * (of_name | np.uint64(1))
     return keys
 
 

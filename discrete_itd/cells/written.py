@@ -69,6 +69,10 @@ class Written(NamedTuple):
     wrong: Floats
     right: Floats
 
+    def taken(self, rows: Ints) -> Written:
+        """The cells of some rows."""
+        return Written(self.meant.iloc[rows], self.wrong[rows], self.right[rows])
+
 
 def as_written(cells: pd.Series) -> Written:
     """What is meant by the cells of a column, by their own writing."""
@@ -98,7 +102,7 @@ def as_written(cells: pd.Series) -> Written:
     wrong, right = np.zeros(len(meant)), np.zeros(len(meant))
     for i, (value, p) in found.items():
         meant[i], wrong[i], right[i] = value, CERTAIN if p else LIKELY, p
-    new = pd.Series(meant[codes], index=cells.index, name=cells.name)
+    new = pd.Series(meant[codes], index=cells.index, name=cells.name, dtype=object)
     if cells.dtype.kind in "iuf":
         new = new.astype(float)
     return Written(new, wrong[codes], right[codes])

@@ -1,7 +1,5 @@
 """Labels that boosting out of folds judges: found, calibrated, none of clean ones, by the content of the rows alone."""
 
-from dataclasses import replace
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +7,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from discrete_itd import find_errors
 from discrete_itd.cells.boosting import FOLDS, _boosted, _features, probability_wrong
-from discrete_itd.cells.network import folds
 from discrete_itd.cells.views import Aspect
 from tests.laws import TIMES
 
@@ -51,31 +48,51 @@ def test_property_right_labels_are_hardly_named(kind):
     assert len(find_errors(frame, columns=["label"])) <= 0.01 * len(frame)
 
 
-def test_order_of_rows_and_columns_changes_no_tree():
-    frame, _ = labelled(200, 1)
+@pytest.mark.parametrize("columns", [None, ["label"]])
+def test_property_order_of_rows_changes_nothing(columns):
+    """Not a digit: rows are judged in an order that follows from what is in them, and cells of other columns differ."""
     random = np.random.default_rng(0)
+    label, noise = random.integers(0, 3, 300), random.normal(size=(4, 300))
+    numbers = {f"x{j}": (noise[j] + label * (j + 1)).round().astype(int) for j in range(4)}
+    label[:6] = (label[:6] + 1) % 3
+    frame = pd.DataFrame({**numbers, "label": label})
+    asked = {"columns": columns, "min_probability": 0.01}
+    lines = find_errors(frame, **asked).sort_values(["row", "column"], ignore_index=True)
+    for _ in range(2):
+        moved = find_errors(frame.iloc[random.permutation(300)], **asked)
+        pd.testing.assert_frame_equal(
+            moved.sort_values(["row", "column"], ignore_index=True), lines, check_exact=True
+        )
+
+
+def test_order_of_columns_changes_no_tree():
+    frame, _ = labelled(200, 1)
+    absent, fold = np.zeros(200, bool), np.arange(200) % FOLDS
     codes = frame[["kind", "label"]].apply(lambda cells: pd.factorize(cells)[0]).to_numpy()
-    absent, keys = (
-        np.zeros(len(frame), bool),
-        random.integers(0, 2**63, len(frame)).astype(np.uint64),
-    )
     ranks = [frame[name].rank().to_numpy(int) - 1 for name in ("x", "noise")]
-    others = [Aspect(codes[:, 0], absent), *(Aspect(r, absent, np.arange(len(r))) for r in ranks)]
-
-    def trees(order, columns):
-        of = [
-            replace(a, codes=pd.factorize(c)[0] if a.places is None else c)
-            for a in (others[k] for k in columns)
-            for c in [a.codes[order]]
-        ]
-        fold = folds(keys[order], np.arange(len(order)), FOLDS)
-        features = _features(of, keys[order])
-        return _boosted(codes[order, 1], ~absent, 3, features, fold, keys[order])
-
-    order = random.permutation(len(frame))
-    p = trees(np.arange(len(frame)), [0, 1, 2])
-    assert_array_equal(trees(order, [2, 0, 1]), p[order])
+    others = [Aspect(codes[:, 0], absent), *(Aspect(r, absent, np.arange(200)) for r in ranks)]
+    p, moved = (
+        _boosted(codes[:, 1], ~absent, 3, _features([others[k] for k in order]), fold)
+        for order in ([0, 1, 2], [2, 0, 1])
+    )
+    assert_array_equal(moved, p)
     assert_allclose(p.sum(1), 1)
+
+
+def test_property_a_column_that_helps_loses_no_labels():
+    """A judge that predicts a little better by chance does not take the column from boosting."""
+    for seed in (1, 4, 8):
+        random = np.random.default_rng(seed)
+        y = random.integers(0, 3, 300)
+        numbers = [random.normal(size=300) + y * (j + 1) for j in range(4)]
+        frame = pd.DataFrame(np.transpose(numbers).round(6), columns=list("abcd"))
+        wrong = random.choice(300, 6, replace=False)
+        label = y.copy()
+        label[wrong] = (y[wrong] + 1) % 3
+        frame["cat"] = np.where(random.random(300) < 0.8, y, random.integers(0, 3, 300)).astype(str)
+        found = find_errors(frame.assign(label=label.astype(str)), columns="label")
+        assert found["row"].isin(wrong).sum() >= 4
+        assert found["row"].isin(wrong).mean() > 0.8
 
 
 def test_labels_that_are_missing_or_misspelt_are_not_learned():

@@ -97,3 +97,9 @@ def test_numbers_beyond_all_scale_have_an_answer():
     ):
         found = find_errors(pd.DataFrame({"x": x, "z": z}), min_probability=0.01)
         assert found["probability_wrong"].between(0, 1).all()
+
+
+def test_half_characters_have_an_answer_beside_other_text():
+    texts = ["é", "e\u0301", "ß", "\u200b", "", "\N{GRINNING FACE}", "\ud800", "x"]
+    frame = pd.DataFrame({"text": pd.Series(texts * 20, dtype=object), "key": [*range(8)] * 20})
+    assert find_errors(frame)["probability_wrong"].between(0.5, 1).all()
