@@ -37,8 +37,7 @@ estimates it together with the weights of the mixture, and by Bayes' rule
 
 The denominator is the law of the column as it was written, with its errors and its rightful exceptions. A share
 :math:`\pi \le w` are errors: which, no cell says, but priors of both shares do, and that errors are as frequent in all
-parts of a column (:func:`~discrete_itd.cells.channel.shares_of_errors`). A text of few rows that is like the one its
-row expects is the rather wrong (:func:`~discrete_itd.cells.spelling.likeness`).
+parts of a column (:func:`~discrete_itd.cells.channel.shares_of_errors`).
 
 Where two cells hardly go with each other, one of them is wrong: with odds a and b by all other cells, the first with
 probability :math:`a (1 + b) / (a + b + a b)`. Text is also wrong if it is a misspelling of a more frequent value that
@@ -76,7 +75,6 @@ from discrete_itd.cells.judgement import Judged
 from discrete_itd.cells.judges import judge, network_of
 from discrete_itd.cells.network import content_keys, folds
 from discrete_itd.cells.others import by_mixture
-from discrete_itd.cells.spelling import likeness
 from discrete_itd.cells.views import ENDS, ColumnViews, Context, nearest_contexts, views_of
 from discrete_itd.cells.written import Written, as_written, moved
 from discrete_itd.devices import one_thread
@@ -95,7 +93,6 @@ from discrete_itd.validation import check_share
 Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
 # prior shares of wrong cells, and of wrong labels that boosting judges
 SHARE_OF_CELLS, SHARE_OF_LABELS = 0.01, 0.03
-DOUBTED = 0.01  # least probability of an error from which spelling is compared
 
 # reasons why a cell is named
 CONTRADICTED = "it is improbable beside the other cells of its row and column"
@@ -302,8 +299,6 @@ def _checked(
 ) -> tuple[Floats, Floats]:
     """The probability (N,) that cells are wrong, by all that is known of them, and that of a spelling mended."""
     wrong, mended = np.where(views.unreadable, 1.0, judged.wrong), np.zeros(len(unit))
-    if views.texts is not None:
-        wrong = _by_spelling(views, wrong, judged)
     if views.patterns is not None:
         by_patterns = judge(views.patterns, None, others, unit, share).wrong
         wrong = np.where(views.patterns.absent, wrong, np.maximum(wrong, by_patterns))
@@ -318,20 +313,6 @@ def _checked(
         mended = np.where((misspelt > 0) & (misspelt >= wrong), p, 0.0)
         wrong = np.maximum(wrong, misspelt)
     return wrong, mended
-
-
-def _by_spelling(views: ColumnViews, wrong: Floats, judged: Judged) -> Floats:
-    """The probability (N,) that cells are wrong, with what their likeness to the text that is expected says."""
-    assert views.texts is not None
-    codes, out = views.values.codes, wrong.copy()
-    counts = np.bincount(codes, minlength=len(views.texts) + 1)[:-1]
-    rows = np.flatnonzero((wrong >= DOUBTED) & (wrong < 1) & ~views.values.absent)
-    meant, _, _ = judged.expected(rows)
-    is_text = (meant < len(views.texts)) & (meant != codes[rows])
-    rows, meant = rows[is_text], meant[is_text]
-    odds = wrong[rows] / (1 - wrong[rows]) * likeness(views.texts, counts, codes[rows], meant)
-    out[rows] = odds / (1 + odds)
-    return out
 
 
 def _lines(

@@ -21,9 +21,6 @@ CODE = re.compile(r"[^\W\d_]\d|\d[^\W\d_]")  # a digit beside a letter
 # Right texts of fewer than SHORT letters, and of more, are near another one with these probabilities, which count as
 # much as two texts (in columns of towns, counties and names .01 to .1 of the longer ones are).
 SHORT, NEAR_SHORT, NEAR = 6, 0.25, 0.05
-# A text with at most one edit in ALIKE of its letters is alike another one. A share TYPING of wrong texts are typing
-# errors. Before any value is seen, PRIOR_ALIKE of one is alike another by chance.
-ALIKE, TYPING, PRIOR_ALIKE = 3, 0.5, 0.1
 
 
 def edits(one: str, two: str) -> int:
@@ -93,44 +90,3 @@ def misspellings(texts: Sequence[str], counts: Ints) -> tuple[Ints, Floats]:
         if g > h:
             p[seldom & (near >= 0)] = 1 - (1 - g) / (1 - h) * h / g
     return np.where(p > 0, near, -1), p
-
-
-def likeness(texts: Sequence[str], counts: Ints, value: Ints, meant: Ints) -> Floats:
-    r"""Likelihood ratios (n,) of a wrong and a right cell, by how near its text is to the one that its row expects.
-
-    .. math:: \frac{P(\text{alike } u \mid \text{wrong})}{P(\text{alike } u \mid \text{right})} = \frac{s}{h(u)}
-
-    with the share s of typing errors and the share h of the values of several rows that are alike u though none is
-    meant for it; 1 where the text is not alike, has
-    other digits, or stands in OFTEN rows.
-
-    Parameters
-    ----------
-    texts : sequence of str, length K
-        The different values of a column, with ``counts`` (K,) rows each.
-    value, meant : array of int, shape (n,)
-        Positions of the text of each cell, and of what its row expects in its place.
-    """
-    ratio, by_chance = np.ones(len(value)), dict[int, float]()
-    forms = [text.casefold() for text in texts]
-    digits = [re.sub(r"\D", "", text) for text in texts]
-    several = np.flatnonzero(counts > 1)
-
-    def are_alike(i: int, j: int) -> bool:
-        n = max(len(forms[i]), len(forms[j]))
-        most = n // ALIKE
-        is_near = abs(len(forms[i]) - len(forms[j])) <= most and digits[i] == digits[j]
-        is_near &= FEWEST_LETTERS <= n <= MOST_LETTERS
-        return is_near and edits(forms[i], forms[j]) <= most
-
-    pairs, inverse = np.unique(np.stack([value, meant]), axis=1, return_inverse=True)
-    for k, (i, u) in enumerate(pairs.T.tolist()):
-        if counts[i] >= OFTEN or not are_alike(i, u):
-            continue
-        if u not in by_chance:
-            others = several[several != u]
-            tried = others[np.linspace(0, len(others) - 1, min(len(others), 200)).astype(int)]
-            n_alike = sum(are_alike(j, u) for j in tried.tolist() if j != i)
-            by_chance[u] = (n_alike + PRIOR_ALIKE) / (len(tried) + 1)
-        ratio[inverse.ravel() == k] = max(1.0, TYPING / by_chance[u])
-    return ratio

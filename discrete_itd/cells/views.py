@@ -57,8 +57,7 @@ class ColumnViews(NamedTuple):
     """The views of a column: values, patterns of text, bins of numbers; of ``few`` numbers only to find far ones.
 
     ``meant`` (N,) has the codes of the values of which cells are misspellings, with probability ``misspelt`` (N,) by
-    the column alone; ``unreadable`` (N,) are cells of numbers or times that are none. ``texts`` are the values of a
-    column of text by their codes.
+    the column alone; ``unreadable`` (N,) are cells of numbers or times that are none.
     """
 
     column: Column
@@ -69,7 +68,6 @@ class ColumnViews(NamedTuple):
     meant: Ints
     misspelt: Floats
     unreadable: Bools
-    texts: list[str] | None
 
     def contexts(self, column: int) -> list[Context]:
         """The views as contexts of other columns."""
@@ -97,7 +95,7 @@ def views_of(column: Column, cells: pd.Series, is_asked: bool = True) -> ColumnV
     codes, distinct = pd.factorize(values)
     where = np.append(codes, len(distinct))[read.where]
     absent = read.where < 0
-    patterns = bins = few = places = texts = None
+    patterns = bins = few = places = None
     meant, misspelt = np.arange(len(distinct) + 1), np.zeros(len(distinct) + 1)
     if len(distinct) > 1 and (is_numeric or column.is_number):
         numbers = np.asarray(distinct, float)
@@ -114,18 +112,15 @@ def views_of(column: Column, cells: pd.Series, is_asked: bool = True) -> ColumnV
         if len(distinct) <= FEW_VALUES:
             bins, few = None, bins
     elif len(distinct) and all(isinstance(v, str) for v in distinct):
-        texts = list(distinct)
         if is_asked:
-            of, misspelt[:-1] = misspellings(texts, np.bincount(codes))
+            of, misspelt[:-1] = misspellings(list(distinct), np.bincount(codes))
             meant[:-1] = np.where(of < 0, meant[:-1], of)
         of, known = pd.factorize(np.array([pattern(v) for v in distinct], dtype=object))
         if len(distinct) > FEW_VALUES and 1 < len(known) < len(codes) / 2:
             patterns = Aspect(np.append(of, len(known))[where], absent)
     unreadable = np.zeros(len(where), bool) if words is None else pd.notna(words)
     own = Aspect(where, absent, places)
-    return ColumnViews(
-        column, own, patterns, bins, few, meant[where], misspelt[where], unreadable, texts
-    )
+    return ColumnViews(column, own, patterns, bins, few, meant[where], misspelt[where], unreadable)
 
 
 def _on_scale(numbers: Floats) -> Floats:

@@ -1,11 +1,10 @@
-"""Laws of the judges: errors have one share in a column, near functions a spread, and misspellings a rival."""
+"""Laws of the judges: errors have one share in a column, near functions a spread."""
 
 import numpy as np
 import pandas as pd
 
 from discrete_itd import find_errors
 from discrete_itd.cells.channel import shares_of_errors
-from discrete_itd.cells.spelling import likeness
 
 
 def test_property_errors_that_are_even_over_the_parts_are_no_exceptions_and_others_are():
@@ -62,27 +61,6 @@ def test_property_a_near_function_is_silent_where_it_holds_and_names_what_it_mak
         assert found["row"].isin(swapped).mean() > 0.9
         assert found["row"].isin(swapped).sum() > len(swapped)
         assert set(found["column"]) <= set(pair)
-
-
-def test_property_a_text_like_the_one_expected_is_rather_wrong_unless_others_are_as_like():
-    texts = [
-        "cardiology",
-        "cxrdixlogy",
-        "surgery",
-        "wing a",
-        "wing b",
-        "wing c",
-        "wing d",
-        "wjng a",
-    ]
-    counts = np.array([50, 1, 50, 50, 50, 50, 50, 1])
-    asked = {"misspelt": (1, 0), "another": (2, 0), "alike by chance": (7, 3), "frequent": (4, 3)}
-    ratio = dict(
-        zip(asked, likeness(texts, counts, *np.array(list(asked.values())).T), strict=True)
-    )
-    assert ratio["misspelt"] > 10
-    assert ratio["another"] == ratio["frequent"] == 1
-    assert 1 <= ratio["alike by chance"] < 2
 
 
 def test_numbers_beyond_all_scale_have_an_answer():
