@@ -1,45 +1,75 @@
-"""How cost grows: seconds to fit and to score against rows and columns, with the exponent.
+"""How cost grows: processor-seconds to fit and to score against rows and columns, beside the peers, with the exponent.
 
-    python -m tests.benchmarks.growth
-    python -m tests.benchmarks.growth --denoisers default causal mixture
+    python -m tests.benchmarks.growth --figure notebooks/growth.png
+    python -m tests.benchmarks.growth --methods detector causal tree --rows 1000 10000
     python -m tests.benchmarks.growth --cells
 
-Rows of a mixture of eight products over columns of four categories. The network that is scored along paths makes
-``--steps`` steps whatever the size, so its seconds say what a step costs, and what its base; the others are fitted in
-full, trees of up to 1 200 columns (they count all pairs of categories), Bayesian networks of up to 100. Exponents are
-slopes of a straight line through the logarithms of the three largest sizes.
+Rows of a mixture of eight classes, half of whose columns are numbers, correlated in each class, and half categories of
+five levels (``costs.drawn``), by rows of 20 columns and by columns of 2 000 rows, with one thread. Methods are the
+default detector, peers (of ``costs.py``: of more than 20 000 rows, nearest neighbours and boosting fit to so many) and
+denoisers of densities; the network that is scored along paths makes 100 steps whatever the size. Exponents are slopes
+of a straight line through the logarithms of the three largest sizes. A method whose fit took ``--most`` seconds, by
+default 600, is not asked for larger sizes. The figure has the same lines.
 
 ``--cells`` prints instead the CPU-seconds of ``find_errors``, and the largest memory of its process, by rows of 20
-columns and by columns of 60 rows: of these categories as text, and of keys, places that follow from them, prices,
-counts and days in turn.
+columns and by columns of 60 rows: of categories as text, and of keys, places that follow from them, prices, counts and
+days in turn.
 """
 
 from __future__ import annotations
 
 import argparse
 import resource
-import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from discrete_itd import DiffusionDensity, find_errors
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, find_errors
 from discrete_itd.models.networks import QUICK_MIXTURE
-from discrete_itd.recipes import Auto, BayesNet, Causal, Network, Recipe, Tree
+from discrete_itd.recipes import BayesNet, Causal, Network, Recipe, Tree
+from tests.benchmarks import costs, messy
 from tests.benchmarks.tables import machine, markdown, processor_timed
 
 RECIPES: dict[str, Recipe] = {
-    "default": Auto(),
     "causal": Causal(),
     "mixture": QUICK_MIXTURE,
     "network": Network(),
     "tree": Tree(),
     "Bayesian network": BayesNet(256),
 }
-SCORED = 500  # rows
-MOST_COLUMNS = {"tree": 1200, "Bayesian network": 100}
+DETECTOR = "detector"
+SCORED, N_COLUMNS, N_ROWS, NETWORK_STEPS = 1000, 20, 2000, 100
+
+
+def main() -> None:
+    """Print one table by rows, one by columns."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, nargs="+", default=[500, 2000, 10_000, 50_000, 200_000])
+    parser.add_argument("--columns", type=int, nargs="+", default=[5, 20, 100, 300])
+    usual = [DETECTOR, *costs.PEERS]
+    parser.add_argument("--methods", nargs="+", choices=[*usual, *RECIPES], default=usual)
+    parser.add_argument("--most", type=float, default=600, help="seconds of a fit")
+    parser.add_argument("--figure", type=Path, help="where to write the plot")
+    parser.add_argument("--cells", action="store_true")
+    options = parser.parse_args()
+    print(machine(), flush=True)
+    if options.cells:
+        report_cells()
+        return
+    sizes = {
+        "rows": [(n, N_COLUMNS) for n in options.rows],
+        "columns": [(N_ROWS, n) for n in options.columns],
+    }
+    warm = costs.drawn(300, 2, 2)  # what is imported at the first fit is no cost of a table
+    for method in options.methods:
+        measured(method, warm[:200], warm[200:])
+    curves = {what: report(what, sizes[what], options.methods, options.most) for what in sizes}
+    if options.figure:
+        draw(curves, sizes, options.figure)
 
 
 def rows(n: int, n_columns: int) -> np.ndarray:
@@ -51,23 +81,6 @@ def rows(n: int, n_columns: int) -> np.ndarray:
     for j in range(n_columns):
         out[:, j] = (rng.random((n, 1)) > tables[z, j]).sum(1).clip(0, 3)
     return out
-
-
-def main() -> None:
-    """Print one table by rows, one by columns."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rows", type=int, nargs="+", default=[1000, 10_000, 100_000, 1_000_000])
-    parser.add_argument("--columns", type=int, nargs="+", default=[10, 100, 500, 2000])
-    parser.add_argument("--steps", type=int, default=100)
-    parser.add_argument("--denoisers", nargs="+", choices=list(RECIPES), default=list(RECIPES))
-    parser.add_argument("--cells", action="store_true")
-    options = parser.parse_args()
-    print(machine(), flush=True)
-    if options.cells:
-        report_cells()
-        return
-    report("rows", [(n, 20) for n in options.rows], options.steps, options.denoisers)
-    report("columns", [(3000, c) for c in options.columns], options.steps, options.denoisers)
 
 
 CELLS = [(1000, 20), (5000, 20), (20_000, 20), (60, 100), (60, 1000), (60, 10_000)]
@@ -113,45 +126,79 @@ def mixed_column(j: int, n: int) -> object:
     return pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 700, n), "D")
 
 
-def report(what: str, sizes: list[tuple[int, int]], steps: int, labels: list[str]) -> None:
-    """Fit and score every size with every recipe."""
-    x = [shape[0 if what == "rows" else 1] for shape in sizes]
-    lines = []
-    for label in labels:
-        recipe = RECIPES[label]
-        fits, scores = [], []
+def measured(method: str, train: pd.DataFrame, test: pd.DataFrame) -> tuple[float, float]:
+    """Processor-seconds of a fit, and milliseconds to score a row."""
+    if method in costs.PEERS:
+        train = train if method == "IsolationForest" else train[: costs.MOST_ROWS]
+        score, fit_seconds = processor_timed(messy.fitted_rival, method, train, 0)
+    else:
+        model: Any = DiffusionOutlierDetector(random_state=0)
+        if method != DETECTOR:
+            model = DiffusionDensity(denoiser=RECIPES[method], random_state=0)
+        if method == "network":
+            model.set_params(max_steps=NETWORK_STEPS, n_evaluations=64)
+        _, fit_seconds = processor_timed(model.fit, train)
+        score = model.score_samples
+    seconds = min(processor_timed(score, test.copy())[1] for _ in range(3))
+    return fit_seconds, 1e3 * seconds / len(test)
+
+
+Curves = dict[
+    str, np.ndarray
+]  # of a method: seconds to fit and milliseconds to score a row, by size
+
+
+def report(what: str, sizes: list[tuple[int, int]], methods: list[str], most: float) -> Curves:
+    """Fit and score every size by every method, print a table, and return its numbers."""
+    x, curves, lines = [size[what == "columns"] for size in sizes], {}, []
+    for method in methods:
+        found: list[tuple[float, float]] = []
         for n, n_columns in sizes:
-            if n_columns > MOST_COLUMNS.get(label, n_columns):
+            if found and found[-1][0] > most:
                 break
-            table = rows(n + SCORED, n_columns)
-            start = time.perf_counter()
-            model = DiffusionDensity(
-                denoiser=recipe,
-                n_evaluations=64,
-                validation_fraction=min(0.1, 2000 / n),
-                random_state=0,
-            )
-            if label == "network":
-                model.set_params(max_steps=steps)
-            model.fit(table[:n])
-            middle = time.perf_counter()
-            model.score_samples(table[n:])
-            fits.append(middle - start)
-            scores.append(1e3 * (time.perf_counter() - middle) / SCORED)
+            table = costs.drawn(n + SCORED, n_columns // 2, n_columns - n_columns // 2)
+            found.append(measured(method, table[:n], table[n:].reset_index(drop=True)))
+            seconds, milliseconds = found[-1]
             print(
-                f"  {label}, {n} x {n_columns}: {fits[-1]:.1f} s, {scores[-1]:.2f} ms a row",
+                f"  {method}, {n} x {n_columns}: {seconds:.2f} s, {milliseconds:.3f} ms a row",
                 flush=True,
             )
-        for kind, values in (("s to fit", fits), ("ms to score a row", scores)):
-            slope = (
-                np.polyfit(np.log(x[: len(values)][-3:]), np.log(values[-3:]), 1)[0]
-                if len(values) > 1
-                else np.nan
-            )
+        curves[method] = np.array(found).T
+        for kind, values in zip(("CPU-s to fit", "ms to score a row"), curves[method], strict=True):
+            slope = np.nan
+            if len(values) > 1:
+                slope = np.polyfit(np.log(x[: len(values)][-3:]), np.log(values[-3:]), 1)[0]
             cells = [f"{v:.3g}" for v in values] + [""] * (len(x) - len(values))
-            lines.append([label, kind, *cells, f"{slope:.2f}"])
-    print(f"\nby {what} (the other: {sizes[0][1] if what == 'rows' else sizes[0][0]})\n")
-    print(markdown(["denoiser", "", *map(str, x), "exponent"], lines), flush=True)
+            lines.append([method, kind, *cells, f"{slope:.2f}"])
+    print(f"\nby {what} (the other: {sizes[0][what == 'rows']})\n")
+    print(markdown(["method", "", *map(str, x), "exponent"], lines), flush=True)
+    return curves
+
+
+def draw(curves: dict[str, Curves], sizes: dict[str, list[tuple[int, int]]], file: Path) -> None:
+    """Plot seconds of fits and of scores against rows and columns."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(9, 6), sharex="col", sharey="row")
+    for column, (what, of_methods) in enumerate(curves.items()):
+        x = [size[what == "columns"] for size in sizes[what]]
+        for method, values in of_methods.items():
+            for axis, y in zip(axes[:, column], values, strict=True):
+                axis.loglog(
+                    x[: len(y)], y, "o-", ms=3, lw=2 if method == DETECTOR else 1, label=method
+                )
+        fixed = f"{N_COLUMNS} columns" if what == "rows" else f"{N_ROWS:,} rows"
+        axes[1, column].set_xlabel(f"{what} ({fixed})")
+    for axis, label in zip(axes[:, 0], ("CPU-s of the fit", "ms to score a row"), strict=True):
+        axis.set_ylabel(label)
+    for axis in axes.flat:
+        axis.grid(alpha=0.3)
+    axes[0, 0].legend(frameon=False, fontsize=8)
+    figure.tight_layout()
+    figure.savefig(file, dpi=80)
 
 
 if __name__ == "__main__":

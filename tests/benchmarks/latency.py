@@ -1,25 +1,40 @@
-"""What the default detector costs on a small table: its fit, many rows, one row, and reasons of one row and of many.
+"""What fits and scores cost in processor time, and how good they are, beside the peers' and beside another checkout.
 
-    python -m tests.benchmarks.latency                 # the deciding tables of OddBench
-    python -m tests.benchmarks.latency LandRarity
-    python -m tests.benchmarks.latency --report        # processor time of a report, on tables that were slow
+    python -m tests.benchmarks.latency --methods ours --against CHECKOUT
+    python -m tests.benchmarks.latency             # beside IsolationForest, nearest neighbours, boosting by column
+    python -m tests.benchmarks.latency small adult plants --methods ours --against CHECKOUT
+    python -m tests.benchmarks.latency --reasons   # one row and its reasons, on the deciding tables of OddBench
+    python -m tests.benchmarks.latency --reasons LandRarity
+    python -m tests.benchmarks.latency --report    # processor time of a report, on tables that were slow
     python -m tests.benchmarks.latency --report orders --file orders.csv
     python -m tests.benchmarks.latency --impute "breast cancer" adult shop  # processor time of a filled cell
     python -m tests.benchmarks.latency --all FOLDER    # the median fit of up to forty small tables (see odd.py)
     python -m tests.benchmarks.latency --cold          # the command's score of a small file, beside the import of torch
 
-All are of processor time: one row is the most anomalous of the test rows, a median of five calls, and the last column
-its hundred most anomalous rows at once, by row. Set ``OMP_NUM_THREADS=1`` for one thread.
+The first table has a line per table and method: processor-seconds of the fit, mean nats of held-out inliers where the
+method has a density, rows scored per processor-second, and AUROC and average precision (times 100) where anomalies are
+labelled. With ``--against``, whose argument is the root of another checkout of this repository, the packages of both
+are measured in turn on every table by this script, in a process of one thread each ("other" is that checkout's), and
+below the table stand ratios of seconds and paired differences with their standard errors. Tables are groups or single
+names: "stages" (six sizes, anomalies of four of which have a third of their cells from other rows), "small" (twelve of
+OddBench and the demo's orders, one line of medians and means), "numeric" (six with labelled anomalies), "binary"
+(densities alone), "wide" (180 binary columns, each a random function of three earlier ones) and "flights" (100 000
+rows, not among the default ones). On binary and wide the default density is fitted, elsewhere the default detector,
+whose nats are those of its density.
+
+The other tables are of processor time in this process: one row is the most anomalous of the test rows, a median of five
+calls, and the last column its hundred most anomalous rows at once, by row. Set ``OMP_NUM_THREADS=1`` for one thread.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,10 +48,11 @@ from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, report
 from discrete_itd.cli.fitting import as_written, typed_table
 from discrete_itd.datasets import load_adult
 from discrete_itd.reading.dialects import Dialect
-from tests.benchmarks import answers, data
+from tests.benchmarks import answers, costs, data
 from tests.benchmarks.odd import EVERY
-from tests.benchmarks.tables import machine, markdown, processor_timed
+from tests.benchmarks.tables import machine, markdown, mean_and_error, processor_timed
 
+METHODS, OTHER = (costs.OURS, *costs.PEERS), "other"
 REPEATS, MANY = 5, 100
 FIT_SECONDS = 20  # of the detectors whose reports are timed
 # of the tables with at most so many training rows and columns, at most so many are fitted, spread over their names
@@ -48,7 +64,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("tables", nargs="*", help="every tenth by name by default")
+    parser.add_argument("tables", nargs="*", help="names or groups; of OddBench, every tenth")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=METHODS)
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="measured in turn")
+    parser.add_argument("--reasons", action="store_true", help="time single rows and their reasons")
     parser.add_argument("--report", action="store_true", help="time the page of a report instead")
     parser.add_argument("--file", help="a CSV file, read as it is, for the report named orders")
     parser.add_argument("--impute", action="store_true", help="time filled cells of small tables")
@@ -57,17 +76,94 @@ def main() -> None:
     options = parser.parse_args()
     if options.all:
         print_fits(options.all)
-        return
-    if options.cold:
+    elif options.cold:
         print_cold()
-        return
-    if options.impute:
+    elif options.impute:
         print_imputed(options.tables)
-        return
-    if options.report:
+    elif options.report:
         print_reports(options.tables, options.file)
-        return
-    names = options.tables or data.odd_names()[::EVERY]
+    elif options.reasons:
+        print_reasons(options.tables)
+    else:
+        print_costs(options.tables, options.methods, options.against)
+
+
+def print_costs(asked: list[str], methods: list[str], against: Path | None) -> None:
+    """Print a line for each table, or group of small ones, and method; compare with another checkout, if any."""
+    groups = costs.groups()
+    asked = asked or [group for group in groups if group != "flights"]
+    names = [name for group in asked for name in groups.get(group, [group])]
+    ours = costs.Worker(costs.ROOT)
+    workers = {costs.OURS: ours} | ({OTHER: costs.Worker(against.resolve())} if against else {})
+    results: dict[str, dict[str, dict[str, float]]] = {}
+    for i, name in enumerate(names):
+        results[name] = {}
+        # who begins changes from table to table
+        calls = [(label, costs.OURS, worker) for label, worker in workers.items()][
+            :: -1 if i % 2 else 1
+        ]
+        calls = calls if costs.OURS in methods else []
+        calls += [(method, method, ours) for method in methods if method != costs.OURS]
+        for label, method, worker in calls:
+            measured = worker.measured(name, method)
+            if measured is not None:
+                results[name][label] = measured
+                print(f"{name}, {label}: {measured}", file=sys.stderr, flush=True)
+    labels = [*workers, *(method for method in methods if method not in workers)]
+    lines = []
+    together = groups["small"] if {"small"} & {*asked} else []
+    for name in (name for name in names if name not in together):
+        lines += [
+            [name, label, *cells(results[name][label])]
+            for label in labels
+            if label in results[name]
+        ]
+    for label in labels if together else []:
+        every = pd.DataFrame([results[name][label] for name in together if label in results[name]])
+        if len(every):
+            middle = {**every.mean(), **every[["fit", "rows"]].median()}
+            lines.append([f"{len(every)} small", label, *cells(middle)])
+    print(f"{machine()}, a process of one thread each\n")
+    header = ["table", "method", "fit, CPU-s", "nats", "rows / CPU-s", "AUROC", "AP"]
+    print(markdown(header, lines))
+    if against:
+        print(f"\n{differences(results)}")
+
+
+def cells(measured: Mapping[str, float]) -> list[str]:
+    """The cells of a line of the first table."""
+    formats = {"fit": ".2f", "nats": ".3f", "rows": ",.0f", "AUROC": ".1f", "AP": ".1f"}
+    return [
+        "" if math.isnan(measured.get(what, math.nan)) else format(measured[what], form)
+        for what, form in formats.items()
+    ]
+
+
+def differences(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Ratios of seconds and differences of quality, ours and the other checkout's, over tables that both have."""
+    pairs = [pair for pair in results.values() if costs.OURS in pair and OTHER in pair]
+    lines = []
+    for what in ("fit", "rows", "nats", "AUROC", "AP"):
+        both = [
+            (pair[costs.OURS][what], pair[OTHER][what]) for pair in pairs if what in pair[OTHER]
+        ]
+        if len(both) < 2:
+            continue
+        new, old = np.array(both).T
+        if what in ("fit", "rows"):
+            mean, error = mean_and_error(np.log(new / old))
+            text = f"{np.exp(mean):.3f} times (factor of error {np.exp(error):.3f}), medians {np.median(old):,.2f}"
+            text += f" and {np.median(new):,.2f}"
+        else:
+            mean, error = mean_and_error(new - old)
+            text = f"difference {mean:+.3f} ± {error:.3f}, from {(new - old).min():+.3f} to {(new - old).max():+.3f}"
+        lines.append([what, len(both), text])
+    return markdown(["ours against the other", "tables", ""], lines)
+
+
+def print_reasons(names: list[str]) -> None:
+    """Print the seconds of fit, scores and reasons of the default detector, and of single rows."""
+    names = names or data.odd_names()[::EVERY]
     if not names:
         print("skipped: no tables of OddBench (see tests/benchmarks/data.py)")
         return

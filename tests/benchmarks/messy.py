@@ -303,28 +303,29 @@ def by_rival(
 ) -> tuple[pd.DataFrame, Clock, Clock]:
     """Another detector, on one-hot and standardised columns; boosting takes them as they are."""
     with Clock() as fitted:
-        if method == "boosting":
-            normality = boosting(history, seed)
-        else:
-            table = with_days(history)
-            numbers = table.select_dtypes("number").columns.tolist()
-            words = [name for name in table if name not in numbers]
-            known = OneHotEncoder(
-                handle_unknown="infrequent_if_exist",
-                sparse_output=False,
-                max_categories=MOST_ONE_HOT,
-            )
-            prepare = make_column_transformer(
-                (make_pipeline(SimpleImputer(), StandardScaler()), numbers), (known, words)
-            )
-            of_array = rival(method, prepare.fit_transform(table), seed)
-
-            def normality(rows: pd.DataFrame) -> np.ndarray:
-                return of_array(prepare.transform(with_days(rows)))
-
+        normality = fitted_rival(method, history, seed)
     with Clock() as scored:
         score = normality(tomorrow)
     return answers(score, None, None), fitted, scored
+
+
+def fitted_rival(
+    method: str, history: pd.DataFrame, seed: int
+) -> Callable[[pd.DataFrame], np.ndarray]:
+    """From rows to scores, low for anomalies, by a detector on one-hot and standardised columns, or by boosting."""
+    if method == "boosting":
+        return boosting(history, seed)
+    table = with_days(history)
+    numbers = table.select_dtypes("number").columns.tolist()
+    words = [name for name in table if name not in numbers]
+    known = OneHotEncoder(
+        handle_unknown="infrequent_if_exist", sparse_output=False, max_categories=MOST_ONE_HOT
+    )
+    prepare = make_column_transformer(
+        (make_pipeline(SimpleImputer(), StandardScaler()), numbers), (known, words)
+    )
+    of_array = rival(method, prepare.fit_transform(table), seed)
+    return lambda rows: of_array(prepare.transform(with_days(rows)))
 
 
 def with_days(table: pd.DataFrame) -> pd.DataFrame:
