@@ -74,6 +74,20 @@ def finite_log(values: Tensor) -> Tensor:
     return values.clamp_min(torch.finfo(values.dtype).tiny).log()
 
 
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``torch.nn.functional.linear`` in a step of training, on CPUs by oneDNN: there MKL makes no use of AVX-512.
+
+    That is so on processors of AMD, where a product of float32 takes half the time.
+    """
+    if (
+        x.device.type != "cpu"
+        or x.dtype != torch.float32
+        or not torch.backends.mkldnn.is_available()
+    ):
+        return nn.functional.linear(x, weight, bias)
+    return nn.functional.linear(x.to_mkldnn(), weight, bias).to_dense()
+
+
 def log_sum_exp(values: Tensor, dim: int) -> Tensor:
     """``torch.logsumexp`` without subnormal numbers, which are slow: terms are at least the largest minus 80 nats."""
     top = values.detach().amax(dim, keepdim=True)

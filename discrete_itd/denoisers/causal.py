@@ -28,6 +28,7 @@ from discrete_itd.denoisers.base import (
     Config,
     Denoiser,
     Tensors,
+    linear,
     row_product,
 )
 from discrete_itd.denoisers.marginal import SD, MarginalDenoiser, gaussian_mixtures
@@ -156,7 +157,8 @@ class CausalDenoiser(Denoiser):
 
     def constants(self, x: Tensor) -> tuple[Tensor, ...]:
         prior, numbers = self.base.preceding(x, self.order), self._cells(x)
-        return self.features.describe_cells(x, numbers), prior.categorical.logits, *numbers
+        levels = self.features.seen_levels(prior.categorical, x)
+        return self.features.describe_cells(x, numbers), *levels, *numbers
 
     def log_factors(self, x: Tensor) -> Tensor:
         numbers = self._cells(x)
@@ -166,11 +168,9 @@ class CausalDenoiser(Denoiser):
         """Log-probability of rows ``x`` (B, C) by one call (8), missing cells left out: (B,), nats."""
         if not constants:
             return self.log_factors(x).sum(1)
-        features, logits, *numbers = constants
-        prior = CategoricalPosterior(self.codebook.levels, logits, normalised=True)
-        answers = self._answers(features)
-        posterior = self.features.answer(Posterior(self.codebook, prior), answers)
-        return posterior.log_prob(x, Intervals(*numbers)).sum(1)
+        features, closed, level, start, *cells = constants
+        answers, numbers = self._answers(features), Intervals(*cells)
+        return self.features.log_prob(answers, closed, level, start, numbers, x)
 
     def _alone(self, y: Tensor, snr: Tensor) -> Posterior:
         """The posterior of every column from its own evidence, if columns were independent."""
@@ -256,7 +256,7 @@ class MaskedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return row_product(x, self.weight.T) + self.bias
-        return nn.functional.linear(x, self.weight * self.mask, self.bias)
+        return linear(x, self.weight * self.mask, self.bias)
 
     def part(self, x: Tensor, rows: slice | Tensor) -> Tensor:
         """The outputs ``rows``, from the first inputs ``x``; they must not depend on later inputs."""

@@ -225,8 +225,6 @@ class ColumnFeatures(nn.Module):
     answer_column: Tensor
     nothing: Tensor
     _fed: Tensor
-    _unseen: Tensor
-    _open: Tensor
     _centre: Tensor
     _scale: Tensor
     _mixture: Tensor
@@ -264,8 +262,6 @@ class ColumnFeatures(nn.Module):
         buffers = {
             "nothing": nothing.categorical.logits,
             "_fed": fed,
-            "_unseen": torch.nonzero(levels.level_unseen).flatten(),
-            "_open": levels.level_column[levels.level_unseen],
             "_centre": start / seen,
             # All features of a column together vary about as much as one number: the indicator of a rare category would
             # be huge in its standard deviations. Long columns are scaled by the vectors of their levels.
@@ -341,21 +337,54 @@ class ColumnFeatures(nn.Module):
         The continuous columns start from the marginal mixtures, without evidence.
         """
         levels, categorical = self.codebook.levels, prior.categorical
-        out = answers.split(self.sizes, 1)
-        f = out[0].new_zeros(len(answers), levels.n_points).index_copy(1, self._fed, out[0])
-        if levels.any_open:
-            closed, seen = self._seen(categorical)
-            closed = closed + f
-            gain = levels.logsumexp(closed) - seen  # an unseen category keeps its probability
-            unseen = categorical.logits[:, self._unseen] + gain[:, self._open]
-            logits = closed.index_copy(1, self._unseen, unseen) - levels.per_level(gain)
-            categorical = CategoricalPosterior(levels, logits, normalised=True)
-        else:
-            categorical = CategoricalPosterior(levels, categorical.logits + f)
-        gaussian = None
-        if len(self.codebook.reals):
-            gaussian = self._mixtures(out[1].unflatten(1, (-1, self._started.shape[2], 3)))
+        closed, seen = self._seen(categorical)
+        logits, gaussian = self._changed(closed, answers)
+        if levels.any_open:  # an unseen category keeps its probability
+            logits = logits + levels.per_level(seen)
+            logits = torch.where(levels.level_unseen, categorical.logits, logits)
+        categorical = CategoricalPosterior(levels, logits, normalised=True)
         return Posterior(self.codebook, categorical, gaussian)
+
+    def seen_levels(self, prior: CategoricalPosterior, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What :meth:`log_prob` needs of the ``prior`` of rows ``x`` (B, C), whatever the network's outputs.
+
+        These are the logits (B, T) of seen levels, the level (B, F) that each cell of categories holds, T if it is
+        missing or unseen, and the log-probability (B,) that the other cells are seen, and that these are unseen.
+        """
+        levels, level = self.codebook.levels, self.codebook.level_of(x)
+        closed, seen = self._seen(prior)
+        is_unseen = nn.functional.pad(levels.level_unseen, (0, 1))[level]
+        at_level = nn.functional.pad(prior.logits, (0, 1)).gather(1, level)
+        is_level = (level < levels.n_points) & ~is_unseen
+        start = torch.where(is_unseen, at_level, seen.masked_fill(~is_level, 0.0)).sum(1)
+        return closed, level.masked_fill(is_unseen, levels.n_points), start
+
+    def log_prob(
+        self,
+        answers: Tensor,
+        closed: Tensor,
+        level: Tensor,
+        start: Tensor,
+        numbers: Intervals,
+        x: Tensor,
+    ) -> Tensor:
+        """Log-probability (B,), nats, of rows ``x`` (B, C) by :meth:`answer`, from the parts of :meth:`seen_levels`."""
+        logits, gaussian = self._changed(closed, answers)
+        log_p = start + nn.functional.pad(logits, (0, 1)).gather(1, level).sum(1)
+        if gaussian is None:
+            return log_p
+        of_numbers = gaussian.log_prob(*numbers).to(log_p)
+        is_missing = x.index_select(1, self.codebook.reals).isnan()
+        return log_p + of_numbers.masked_fill(is_missing, 0.0).sum(1)
+
+    def _changed(self, closed: Tensor, answers: Tensor) -> tuple[Tensor, GaussianPosterior | None]:
+        """Log-probabilities (B, T) of levels given that they are seen, and mixtures of the continuous columns."""
+        levels, (changes, *numbers) = self.codebook.levels, answers.split(self.sizes, 1)
+        f = changes.new_zeros(len(answers), levels.n_points).index_copy(1, self._fed, changes)
+        logits, gaussian = levels.log_softmax(closed + f), None
+        if len(self.codebook.reals):
+            gaussian = self._mixtures(numbers[0].unflatten(1, (-1, self._started.shape[2], 3)))
+        return logits, gaussian
 
     def base_mixture(self) -> GaussianPosterior:
         """The base's mixtures of the continuous columns, without the wide component, in one row: float64."""

@@ -35,7 +35,7 @@ from torch.quasirandom import SobolEngine
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.rounded_numbers import Intervals
-from discrete_itd.denoisers.base import Denoiser, held_out_nats, log_sum_exp
+from discrete_itd.denoisers.base import Denoiser, held_out_nats, linear, log_sum_exp
 from discrete_itd.denoisers.marginal import WIDE_SD, MarginalDenoiser, indicators
 from discrete_itd.denoisers.mixture import (
     MOST_DEPENDENT,
@@ -549,4 +549,4 @@ def normal(points: Tensor, like: Tensor) -> Tensor:
 def log_prob(rows: tuple[Tensor, Tensor], points: Tensor) -> Tensor:
     """(9) of rows as a mean over latent points, by the features of both: (B,)."""
     features, start = rows
-    return start + log_sum_exp(features @ points.T, 1) - math.log(len(points))
+    return start + log_sum_exp(linear(features, points), 1) - math.log(len(points))

@@ -281,7 +281,7 @@ def batches(
         draw = [torch.randperm(len(x), generator=generator, device=x.device) for _ in folds]
         order = torch.cat(draw)
         for rows in order[: len(order) // size * size].split(size):
-            yield x[rows], *constants_at(rows, x, constants, kept)
+            yield x.index_select(0, rows), *constants_at(rows, x, constants, kept)
 
 
 @dataclass(eq=False)

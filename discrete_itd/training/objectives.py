@@ -186,7 +186,9 @@ def constants_at(
     rows: Tensor, x: Tensor, constants: Constants, kept: tuple[Tensor, ...] | None
 ) -> tuple[Tensor, ...]:
     """The constants of some rows of ``x`` (N, C), computed now unless they are ``kept``."""
-    return constants(x[rows]) if kept is None else tuple(t[rows] for t in kept)
+    if kept is None:
+        return constants(x[rows])
+    return tuple(t.index_select(0, rows) for t in kept)
 
 
 class Evaluator:
