@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,9 +12,8 @@ from torch import Tensor
 
 from discrete_itd import devices
 from discrete_itd.channel.codebook import REAL_KNOWN_SNR
-from discrete_itd.channel.gaussian import log_mass_of_wide
 from discrete_itd.channel.rounded_numbers import Intervals, NumberLines
-from discrete_itd.denoisers.base import CACHED, LARGE, added, filled, row_product, rows_at_once
+from discrete_itd.denoisers.base import CACHED, LARGE, filled, row_product, rows_at_once
 from discrete_itd.denoisers.marginal import NARROWEST_SD
 
 Made = TypeVar("Made")
@@ -22,6 +21,9 @@ Made = TypeVar("Made")
 # Widths of cells in standard deviations. Below EVEN_CELL a density counts as constant, which errs by 2e-5 nats within
 # 1 sd; below NARROW_CELL four derivatives are used, which errs by 1e-4 nats within 3 sd, 2e-4 of the nats within 30.
 EVEN_CELL, NARROW_CELL = 0.02, 0.6
+# Distances, over the root of two, beyond which an error function underflows: the tail of a Gaussian goes on from there
+# by its exponent alone.
+FARTHEST = {torch.float32: 9.0, torch.float64: 26.0}
 FEW_GAPS = 8  # most missing cells of a row for the Kalman filter: more cost as much as a pattern of their own
 
 
@@ -36,13 +38,6 @@ class GivenEvidence(NamedTuple):
     gain: Tensor
     offset: Tensor
     covariance: Tensor
-
-
-class Stages(NamedTuple):
-    """An order of numbers, and how many of them each stage has; None: one stage, of all."""
-
-    order: Sequence[int]
-    ends: Sequence[int] | None
 
 
 class DenseGaussians:
@@ -79,6 +74,16 @@ class DenseGaussians:
         """Covariances of the continuous columns given each class: (Z, R, R), float64."""
         chol = self.chol.double()
         return chol @ chol.mT
+
+    def blurred(self, lines: NumberLines) -> DenseGaussians:
+        """The Gaussians of records: their cells add width²/12 to the variances (Sheppard).
+
+        Of each column a class has one width, that of cells at its mean outside opened ones: log-densities are then one
+        product of matrices. They are nearly log-masses but for a term of the row, and too large by far where a class
+        lies within one cell, so they serve to divide rows among classes alone.
+        """
+        var = lines.spacing(self.mean).square() / 12
+        return DenseGaussians(self.mean, cholesky(self.covariance() + torch.diag_embed(var)))
 
     def posterior(self, snr: Tensor) -> GivenEvidence:
         """Posterior of the classes and the continuous columns at SNRs (U, R) of the latter."""
@@ -137,11 +142,12 @@ class DenseGaussians:
         Known numbers have the masses of their cells; noisy ones are taken as points, however coarse their lattice.
         """
         known = torch.isinf(snr)
-        cells = lines.cells(y.masked_fill(~known, math.nan))
+        n_real, cells = snr.shape[1], lines.cells(y.masked_fill(~known, math.nan))
         mean, var = y.new_zeros(2, *snr.shape, len(self.mean))
         fit, few = y.new_zeros(len(y), len(self.mean)), torch.zeros_like(known[:, 0])
         for rows, missing in self._few_gaps(cells.width, (known | (snr == 0)).all(1)):
-            log_mass, *moments = self._filtered(Intervals(*(t[rows] for t in cells)), missing)
+            some = Intervals(*(t[rows] for t in cells))
+            (log_mass,), *moments = self._filtered(some, missing, range(n_real), (n_real,))
             few[rows], fit[rows] = True, log_mass.to(fit)
             mean[rows], var[rows] = y[rows, :, None], 1 / REAL_KNOWN_SNR
             mean[rows[:, None], missing], var[rows[:, None], missing] = (t.to(y) for t in moments)
@@ -162,7 +168,7 @@ class DenseGaussians:
                 new = posterior.covariance.diagonal(dim1=-2, dim2=-1).clamp_min(1 / REAL_KNOWN_SNR)
                 var.index_copy_(0, flat, new.mT.to(var).repeat_interleave(rows.shape[1], 0))
             some = Intervals(*(part[index] for part in cells))
-            return fit[index] + (self.log_masses(some) - self._densities(some.middle)).to(fit)
+            return fit[index] + (self.log_masses(some) - self.log_densities(some.middle)).to(fit)
 
         return devices.replace_rows(fit, ~few, by_patterns), mean, var
 
@@ -180,21 +186,15 @@ class DenseGaussians:
                 yield rows, torch.nonzero(cells[rows].isnan())[:, 1].view(-1, m)
 
     def _filtered(
-        self,
-        cells: Intervals,
-        missing: Tensor,
-        before: Tensor | None = None,
-        share: float | None = None,
-        stages: Stages | None = None,
+        self, cells: Intervals, missing: Tensor, order: Sequence[int], ends: Sequence[int]
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-masses (B, Z) of cells, and means and variances (B, m, Z) of the ``missing`` columns (B, m): float64.
+        """Log-masses (S, B, Z) of cells, and means and variances (B, m, Z) of the ``missing`` columns (B, m): float64.
 
         A column's standardised residual given all columns before it is a linear function of these. So the missing
-        cells are the state of a Kalman filter, whose observations are the known ones, column after column. With
-        ``stages``, in their order, the log-masses and those ``before`` are of each of them: (S, B, Z).
+        cells are the state of a Kalman filter, whose observations are the known ones, column after column in an order.
+        Log-masses are those of the first columns in it, as many as each of the S ``ends`` says.
         """
         n_real, n_classes = cells.width.shape[1], len(self.mean)
-        order, ends = stages or Stages(range(n_real), None)
         affine, sd = self._whole_chain(order)
         out = []
         for some in torch.arange(len(missing)).split(
@@ -203,9 +203,10 @@ class DenseGaussians:
             n, state, width = len(some), missing[some], cells.width[some].double()
             t = filled(cells.middle[some].double().nan_to_num(0.0))
             t = torch.cat([t, torch.ones_like(t[:, :1])], 1)
-            standard = t.new_empty(2, n_real, n, n_classes)  # residuals, standard deviations
             mean = t.new_zeros(*state.shape, n_classes)
             cov = t.new_zeros(*state.shape, state.shape[1], n_classes)
+
+            terms = []
             for r in order:
                 row, k = (state == r).nonzero().unbind(1)
                 slope = affine[r][0, state]  # of the residual on earlier missing cells: (n, m, Z)
@@ -214,7 +215,9 @@ class DenseGaussians:
                     along.addcmul_(cov[:, :, i], slope[:, i, None])
                 z = (t @ affine[r][0])[:n] + (slope * mean).sum(1)
                 var = 1 + (slope * along).sum(1)
-                standard[0, r], standard[1, r] = z / var.sqrt(), sd[r][0] * var.sqrt()
+                scale = var.sqrt()
+                cell = z / scale, width[:, r, None], sd[r][0] * scale
+                terms.append(log_masses_in_classes(*cell, t.dtype).nan_to_num_(0.0))
                 recorded = width[:, r, None].nan_to_num(0.0) / sd[r][0]
                 gain = (1 / (var + recorded.square() / 12)).index_fill(0, row, 0.0)[:, None]
                 mean.addcmul_(along, z[:, None] * gain, value=-1.0)
@@ -223,74 +226,56 @@ class DenseGaussians:
                     mean[row, k], across = -sd[r][0] * z[row], -sd[r][0] * along[row]
                     cov[row, k], cov[row, :, k] = across, across
                     cov[row, k, k] = sd[r][0].square() * var[row]
-            start = None if before is None else before[..., some, :]
-            parts = standard[0], width.T[:, :, None], standard[1]
-            if ends is not None:
-                parts = (part[order] for part in parts)
-            total = summed_log_masses(*parts, t.dtype, start, share, ends)
+            total = running_sums(terms, t.new_zeros(n, n_classes), ends)
             out.append((total, mean, cov.diagonal(dim1=1, dim2=2).mT))
         log_masses, means, var = zip(*out, strict=True)
         mean, var = torch.cat(means), torch.cat(var).clamp_min(1 / REAL_KNOWN_SNR)
-        return torch.cat(log_masses, -2), mean, var
+        return torch.cat(log_masses, 1), mean, var
 
-    def log_masses(
-        self, cells: Intervals, before: Tensor | None = None, share: float | None = None
-    ) -> Tensor:
-        """Log-masses of cells (B, R), NaN where missing: (B, Z).
-
-        A row belongs to few of many classes. If the masses are added to log-probabilities ``before`` (B, Z), those in
-        classes that together have less than a ``share`` may be bounds, see :func:`summed_log_masses`.
-        """
+    def log_masses(self, cells: Intervals) -> Tensor:
+        """Log-masses of cells (B, R), NaN where missing: (B, Z)."""
         out = self.mean.new_zeros(len(cells.width), len(self.mean))
         wide = (cells.width > self._narrowest).any(1)
-        many = wide.clone()
-        for rows, missing in self._few_gaps(cells.width, wide):
-            some = Intervals(*(part[rows] for part in cells))
-            start = None if before is None else before[rows]
-            many[rows], out[rows] = False, self._filtered(some, missing, start, share)[0].to(out)
 
         def as_densities(rows: Tensor) -> Tensor:
             some = Intervals(*(part[filled(rows)] for part in cells))
             log_width = some.log_width().nan_to_num(0.0).sum(1, keepdim=True)
-            return (self._densities(some.middle) + log_width).to(out)[: len(rows)]
+            return (self.log_densities(some.middle) + log_width).to(out)[: len(rows)]
 
         def chained(rows: Tensor) -> Tensor:
+            n_real = cells.width.shape[1]
             some = Intervals(*(part[rows] for part in cells))
-            total, order = out.new_empty(len(rows), len(self.mean)), range(cells.width.shape[1])
-            for i, *chain in self._residuals(some, order):
-                start = None if before is None else before[rows[i]]
-                z, width, sd = (t.flatten(1, 2) for t in chain)
-                masses = summed_log_masses(z, width, sd, out.dtype, start, share)
-                total.index_copy_(0, i, masses)
-            return total
+            return self._chained(some, range(n_real), (n_real,))[0]
 
-        return devices.replace_rows(devices.replace_rows(out, ~wide, as_densities), many, chained)
+        return devices.replace_rows(devices.replace_rows(out, ~wide, as_densities), wide, chained)
 
-    def log_masses_before(
-        self, cells: Intervals, before: Tensor, later: Sequence[int | None]
-    ) -> Tensor:
+    def log_masses_before(self, cells: Intervals, later: Sequence[int | None]) -> Tensor:
         """Log-masses of cells (B, R) without the ``later`` ones, and as these join them one by one: (1 + K, B, Z).
 
-        In a chain with these last; None stands for a step in which no number joins. They are exact in the classes that
-        have a share of a row once they are added to log-probabilities ``before``, (1 + K, B, Z).
+        In a chain with these last; None stands for a step in which no number joins.
         """
-        n_real, last = cells.width.shape[1], [r for r in later if r is not None]
-        order = [r for r in range(n_real) if r not in last] + last
-        joining = torch.tensor([r is not None for r in later], dtype=torch.int64)
-        ends = (n_real - len(last) + torch.cat([joining.new_zeros(1), joining.cumsum(0)])).tolist()
-        out, every = torch.zeros_like(before), torch.ones_like(cells.width[:, 0], dtype=torch.bool)
-        many = every.clone()
-        for rows, missing in self._few_gaps(cells.width, every):
+        last = [r for r in later if r is not None]
+        first = [r for r in range(cells.width.shape[1]) if r not in last]
+        ends = [len(first)]
+        for r in later:
+            ends.append(ends[-1] + (r is not None))
+        return self._chained(cells, first + last, ends)
+
+    def _chained(self, cells: Intervals, order: Sequence[int], ends: Sequence[int]) -> Tensor:
+        """Log-masses (S, B, Z) of the first cells (B, R) in an order, as many as each of ``ends`` says."""
+        out = self.mean.new_zeros(len(ends), len(cells.width), len(self.mean))
+        many = torch.ones_like(cells.width[:, 0], dtype=torch.bool)
+        for rows, missing in self._few_gaps(cells.width, many):
             some = Intervals(*(part[rows] for part in cells))
-            stages = Stages(order, ends)
-            masses = self._filtered(some, missing, before[:, rows], None, stages)[0]
-            many[rows], out[:, rows] = False, masses.to(out)
-        many = torch.nonzero(many).flatten()
-        some = Intervals(*(part[many] for part in cells))
-        for i, *chain in self._residuals(some, order) if len(many) else ():
-            z, width, sd = (t.flatten(1, 2)[order] for t in chain)
-            start = before[:, many[i]]
-            out[:, many[i]] = summed_log_masses(z, width, sd, out.dtype, start, None, ends)
+            many[rows], out[:, rows] = False, self._filtered(some, missing, order, ends)[0]
+        if devices.static_shapes(many.device):
+            rows = torch.arange(len(many), device=many.device)
+        else:
+            rows = torch.nonzero(many).flatten()
+        some = Intervals(*(part[rows] for part in cells))
+        for i, log_mass in self._chains(some, order) if len(rows) else ():
+            terms = (log_mass(r).nan_to_num_(0.0) for r in order)
+            out[:, rows[i]] = running_sums(terms, out.new_zeros(len(i), out.shape[2]), ends)
         return out
 
     @cached_property
@@ -299,7 +284,7 @@ class DenseGaussians:
         var = self._given_others(torch.full_like(self.mean[:1], math.inf))[2]
         return EVEN_CELL * var[0].amin(0).sqrt()
 
-    def _densities(self, cells: Tensor) -> Tensor:
+    def log_densities(self, cells: Tensor) -> Tensor:
         """Log-densities of cells (B, R), NaN where missing: (B, Z), float64."""
         known = ~cells.isnan()
         snr, t = torch.where(known, math.inf, 0.0), cells.double().nan_to_num(0.0)
@@ -350,25 +335,29 @@ class DenseGaussians:
             first, second = first + values, second + squares
         return first, second, r.sum(1, keepdim=True)
 
-    def in_order(self, cells: Intervals, order: Sequence[int]) -> Tensor:
-        """Log-masses (R, B, Z) of cells (B, R), each given the known cells before it in an order of the columns.
+    def in_order(self, cells: Intervals, order: Sequence[int]) -> Callable[[int], Tensor]:
+        """A function from a column to log-masses (B, Z) of its cells, given the known ones before them in an order.
 
         They are meaningless where the cell is missing.
         """
-        out = self.mean.new_empty(len(order), len(cells.width), len(self.mean))
-        for i, z, width, sd in self._residuals(cells, order):
-            step = max(1, CACHED // 16 // (len(i) * len(self.mean)))
-            for some in (slice(r, r + step) for r in range(0, len(order), step)):
-                log_p = log_masses_in_classes(
-                    z[some], width[some].contiguous(), sd[some], out.dtype
-                )
-                out[some].index_copy_(1, i, log_p.flatten(1, 2))
-        return out
+        chains = list(self._chains(cells, order))
 
-    def _residuals(self, cells: Intervals, order: Sequence[int]) -> Iterator[tuple[Tensor, ...]]:
-        """Rows (U n,) with the same known cells, and their chain in an order of the columns, float64.
+        def of_column(r: int) -> Tensor:
+            if len(chains) == 1 and len(chains[0][0]) == len(cells.width):
+                return chains[0][1](r)
+            out = self.mean.new_empty(len(cells.width), len(self.mean))
+            for rows, log_mass in chains:
+                out.index_copy_(0, rows, log_mass(r))
+            return out
 
-        The chain: standardised residuals (R, U, n, Z), widths (R, U, n, 1) of cells, standard deviations (R, U, 1, Z).
+        return of_column
+
+    def _chains(
+        self, cells: Intervals, order: Sequence[int]
+    ) -> Iterator[tuple[Tensor, Callable[[int], Tensor]]]:
+        """Rows (n,) with the same known cells, and a function from a column to log-masses (n, Z), NaN where missing.
+
+        Each cell is given the known ones before it in an order of the columns.
         """
         values, width = (t.double() for t in cells)
         place = devices.index_tensor(tuple(order), str(values.device))
@@ -376,7 +365,18 @@ class DenseGaussians:
             affine, sd = self._once(partial(self._standardising, ways, place), ways, *order)
             t = values[rows].nan_to_num(0.0)
             t = torch.cat([t, torch.ones_like(t[..., :1])], -1)
-            yield rows.flatten(), row_product(t, affine), width[rows].movedim(2, 0)[..., None], sd
+
+            def log_mass(
+                r: int,
+                t: Tensor = t,
+                rows: Tensor = rows,
+                affine: Tensor = affine,
+                sd: Tensor = sd,
+            ) -> Tensor:
+                z, cell = row_product(t, affine[r]), width[:, r][rows][..., None]
+                return log_masses_in_classes(z, cell, sd[r], self.mean.dtype).flatten(0, 1)
+
+            yield rows.flatten(), log_mass
 
     def leave_one_out(self, cells: Intervals) -> tuple[Tensor, Tensor]:
         """Means and variances (B, R, Z) of numbers given all other known cells (B, R) of their row, float64."""
@@ -397,7 +397,8 @@ class DenseGaussians:
             means.index_copy_(0, flat, after.flatten(0, 1))
             var.index_copy_(0, flat, new.flatten(0, 1))
         for rows, missing in self._few_gaps(width, wide):
-            _, *moments = self._filtered(Intervals(*(t[rows] for t in cells)), missing)
+            some = Intervals(*(t[rows] for t in cells))
+            _, *moments = self._filtered(some, missing, range(values.shape[1]), ())
             means[rows[:, None], missing], var[rows[:, None], missing] = moments
         return means, var
 
@@ -506,76 +507,42 @@ def log_masses_in_classes(z: Tensor, width: Tensor, sd: Tensor, dtype: torch.dty
 
     The Gaussians have standard deviations ``sd`` (..., Z), all but whose last dimension may be 1. Relative to the
     density, cells of a width w in standard deviations have :math:`w^2 (z^2 - 1) / 24 - w^4 (z^4 + 4 z^2 - 2) / 2880`
-    nats more, and far out about :math:`\log(\sinh(a) / a)` with a = w |z| / 2; wide ones are computed exactly.
+    nats more, and far out about :math:`\log(\sinh(a) / a)` with a = w |z| / 2. Wide ones are differences of error
+    functions.
     """
     bend = (width.square() / 24).to(dtype) * sd.square().reciprocal().to(dtype)
-    square, wide = z.to(dtype).square(), bend > NARROW_CELL**2 / 24
+    z = z.to(dtype)
+    square = z.square()
     # 2.5 (tilt - 1) has the first terms of log(sinh(a) / a), and is within a twentieth of it up to a = 20
     tilt = torch.addcmul(bend.new_ones(()), bend, square, value=0.8).sqrt_()
     log_width = torch.where(width > 0, width, 1.0).log().to(dtype)
     out = log_width - (math.sqrt(2 * math.pi) * sd).log().to(dtype) - 2.5
     out = out.add_(square, alpha=-0.5).add_(bend).addcmul_(bend, bend, value=0.4)
-    out = out.add_(tilt, alpha=2.5).addcmul_(tilt, bend, value=-2.0)
+    out = out.add_(tilt, alpha=2.5).addcmul_(tilt, bend, value=-2.0).flatten(0, -2)
+    limit, bend, far = NARROW_CELL**2 / 24, bend.expand_as(z).flatten(0, -2), FARTHEST[dtype]
+    has_wide = (width > NARROW_CELL * sd.amin(-1, keepdim=True)).expand(*z.shape[:-1], 1)
 
-    def exactly(i: Tensor) -> Tensor:
-        place = i // z.shape[-1], i % z.shape[-1]  # torch.unravel_index would import sympy
-        middle, *scale = (t.expand_as(z).flatten(0, -2)[place] for t in (z, width, sd))
-        return log_mass_of_wide(middle, scale[0] / scale[1]).to(dtype)
+    def with_wide(rows: Tensor) -> Tensor:
+        # steep ramps in place of comparisons, which take as long as an error function
+        is_wide = (bend[rows] - limit).mul_(1 / torch.finfo(dtype).eps).clamp_(0.0, 1.0)
+        half = (3 * bend[rows]).sqrt_()
+        middle = z.flatten(0, -2)[rows].abs_().mul_(math.sqrt(0.5))
+        low, high = middle - half, middle + half
+        mass = torch.erfc(low).sub_(torch.erfc(high)).mul_(0.5)
+        log_mass = mass.clamp_min_(math.erfc(far) / 2).log_()
+        log_mass = log_mass.sub_(low.clamp_min_(far).square_().sub_(far**2))
+        return out[rows].lerp_(log_mass, is_wide)
 
-    return devices.replace_rows(out.reshape(-1), wide.reshape(-1), exactly).view(z.shape)
+    return devices.replace_rows(out, has_wide.flatten(), with_wide).view(z.shape)
 
 
-def summed_log_masses(
-    z: Tensor,
-    width: Tensor,
-    sd: Tensor,
-    dtype: torch.dtype,
-    before: Tensor | None = None,
-    share: float | None = None,
-    ends: Sequence[int] | None = None,
-) -> Tensor:
-    """Sums over columns of :func:`log_masses_in_classes` (R, n, Z), 0 where a width (R, n, 1) is NaN: (n, Z).
-
-    If they are added to log-probabilities ``before`` (n, Z), they are exact in the classes that have a share in a row;
-    upper bounds in others, which together have less than a ``share``, by default less than rounding. The bound of a
-    cell is the mass beyond its near edge, or its width times the density there if that is less. With ``ends``, the sums
-    are those of the first columns, as many as each of these says, and so is what is before: (S, n, Z).
-    """
-    stages = (len(z),) if ends is None else ends
-    if before is None or devices.static_shapes(z.device):
-        each = (log_masses_in_classes(*t, dtype) for t in zip(z, width, sd, strict=True))
-        terms = torch.stack([one.nan_to_num(0.0) for one in each])
-        sums = torch.stack([added(terms[:end]) if end else 0 * terms[0] for end in stages])
-        return sums[0] if ends is None else sums
-    start = before[None] if ends is None else before
-    peak = torch.where(width > 0, width, 1.0).log().to(dtype)
-    peak = peak - (math.sqrt(2 * math.pi) * sd).log().to(dtype)
-    if not bool((width == 0).any()):  # no mass is above one
-        peak = peak.clamp_max_(0.0)
-    edge = z.to(dtype).abs().sub_((0.5 * width).to(dtype) / sd.to(dtype)).clamp_min_(0.0)
-    bound = torch.addcmul(peak, edge, edge, value=-0.5)
-    bound = bound.nan_to_num_(0.0) if bool(width.isnan().any()) else bound
-    out = torch.stack([bound[:end].sum(0) for end in stages])
-    total = out + start
-
-    def exactly(row: Tensor, k: Tensor) -> Tensor:
-        which = row * z.shape[2] + k
-        pairs = (
-            z.flatten(1).index_select(1, which),
-            width[:, :, 0].index_select(1, row),
-            sd.flatten(1).index_select(1, k if sd.shape[1] == 1 else which),
-        )
-        terms = log_masses_in_classes(*pairs, dtype).nan_to_num_(0.0)
-        return torch.stack([added(terms[:end]) if end else 0 * terms[0] for end in stages])
-
-    first = torch.cat([*total.topk(min(4, z.shape[2]), 2).indices], 1)  # (n, 4 S)
-    row = torch.arange(len(first), device=z.device).repeat_interleave(first.shape[1])
-    masses = exactly(row, first.flatten()).view(len(stages), *first.shape)
-    largest = (masses + start.gather(2, first.expand_as(masses))).amax(2)
-    least = math.log((share or torch.finfo(dtype).eps) / z.shape[2])
-    row, k = torch.nonzero((total > largest[..., None] + least).any(0)).unbind(1)
-    out[:, row, k] = exactly(row, k)
-    return out[0] if ends is None else out
+def running_sums(terms: Iterable[Tensor], start: Tensor, ends: Sequence[int]) -> Tensor:
+    """Sums of ``start`` and the first terms, as many as each of the S increasing ``ends`` says: (S, ...)."""
+    total, sums = start, [start] * sum(end == 0 for end in ends)
+    for n, term in enumerate(terms, 1):
+        total = total + term
+        sums += [total] * sum(end == n for end in ends)
+    return torch.stack(sums) if sums else start[None][:0]
 
 
 def monomials(t: Tensor) -> Tensor:

@@ -57,7 +57,6 @@ from discrete_itd.denoisers.gaussian import (
 from discrete_itd.denoisers.marginal import indicators, lacking
 
 LEAST_ROUND_GAIN = 1e-3  # EM ends with the first round that gains fewer nats per row
-OTHERS_SHARE = 0.1  # EM bounds masses in classes that together have less of a row
 MOST_DEPENDENT = 32  # most continuous columns that depend on one another in a class: work grows with their square
 CLASS_PRIORS = (1.0, 4.0, 16.0, 64.0)  # weights, in rows, that EM tries for the prior of a class
 
@@ -260,18 +259,14 @@ class MixtureDenoiser(Denoiser):
         parts = [log_sum_exp(self.log_joint(rows), 1) for rows in x.split(step)]
         return torch.cat(parts)
 
-    def log_joint(self, x: Tensor, share: float | None = None) -> Tensor:
-        """Log-probability of rows ``x`` (B, C) together with each class: (B, Z), nats.
-
-        They may be upper bounds in classes that together have less than a ``share`` of the row, by default less than
-        rounding.
-        """
-        book, out = self.codebook, self._joint_with_levels(x)
+    def log_joint(self, x: Tensor) -> Tensor:
+        """Log-probability of rows ``x`` (B, C) together with each class: (B, Z), nats."""
+        book, out = self.codebook, self.joint_with_levels(x)
         if self.own_reals:
-            out = out + self._log_masses(book.lines.cells(x[:, book.reals]), out, share).to(out)
+            out = out + self._log_masses(book.lines.cells(x[:, book.reals])).to(out)
         return out
 
-    def _joint_with_levels(self, x: Tensor) -> Tensor:
+    def joint_with_levels(self, x: Tensor) -> Tensor:
         """:meth:`log_joint` of the categories alone."""
         book, out = self.codebook, self.log_weights.expand(len(x), -1)
         if not len(book.finite):
@@ -291,7 +286,7 @@ class MixtureDenoiser(Denoiser):
         columns = torch.arange(x.shape[1], device=x.device)
         is_later = torch.isin(columns, devices.index_tensor((*last,), str(x.device)))
         dense = self.dense if self.own_reals else None
-        joint = self.log_joint if dense is None else self._joint_with_levels
+        joint = self.log_joint if dense is None else self.joint_with_levels
         joints = [joint(x.masked_fill(is_later, math.nan))]
         for j in last:  # independent given the class
             of_column = joint(x.masked_fill(columns != j, math.nan)) - self.log_weights
@@ -302,12 +297,12 @@ class MixtureDenoiser(Denoiser):
         book = self.codebook
         place = {j: r for r, j in enumerate(book.reals.tolist())}
         cells = book.lines.cells(x[:, book.reals])
-        return out + dense.log_masses_before(cells, out, [place.get(j) for j in last]).to(out)
+        return out + dense.log_masses_before(cells, [place.get(j) for j in last]).to(out)
 
-    def _log_masses(self, cells: Intervals, before: Tensor, share: float | None) -> Tensor:
+    def _log_masses(self, cells: Intervals) -> Tensor:
         """:meth:`DenseGaussians.log_masses`."""
         if self.dense is not None:
-            return self.dense.log_masses(cells, before, share)
+            return self.dense.log_masses(cells)
         wide = cells.width > EVEN_CELL * self.var.amin(0).sqrt()
         even = Intervals(*(t.masked_fill(wide, math.nan) for t in cells))
         out = row_product(powers(even.middle), self._derived()[1])
@@ -327,7 +322,7 @@ class MixtureDenoiser(Denoiser):
     @torch.no_grad()
     def leave_one_out(self, x: Tensor, asked: Tensor) -> Posterior:
         """In closed form: a cell weights the classes by their joint probability with the row's other cells."""
-        book, (rows, back) = self.codebook, self._by_gaps(x)
+        book, (rows, back) = self.codebook, self.by_gaps(x)
         step = max(BLOCK, rows_at_once(CACHED // (4 * self.n_components * book.n_columns)))
         parts = [self._left_out(some) for some in rows.split(step)]
         logits, *moments = (torch.cat(t)[back] for t in zip(*parts, strict=True))
@@ -362,14 +357,6 @@ class MixtureDenoiser(Denoiser):
         prior = [row_product(share[columns], p)[:, : len(x)] for columns, p in self._probs]
         return [finite_log(levels.from_shapes(prior, joint.to(self.log_probs))), *moments]
 
-    def moments(self, x: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums of continuous cells of rows (B, C), divided among the classes by ``shares`` (B, Z): :class:`Sums`."""
-        cells = x[:, self.codebook.reals]
-        if self.dense is not None:
-            return self.dense.moments(cells, shares)
-        second, first, present = (shares.T.double() @ powers(cells)).tensor_split(3, 1)
-        return first, second, present
-
     def _batches(self, x: Tensor) -> Sequence[Tensor]:
         """Batches of rows whose numbers for each class stay in a cache."""
         n = 2 if self.dense is None else max(2, self.means.shape[1])
@@ -379,7 +366,7 @@ class MixtureDenoiser(Denoiser):
         """:meth:`DenseGaussians.in_order` of cells (B, R) in an order of all columns."""
         if self.dense is not None:
             place = {j: r for r, j in enumerate(self.codebook.reals.tolist())}
-            return self.dense.in_order(cells, [place[j] for j in order if j in place]).__getitem__
+            return self.dense.in_order(cells, [place[j] for j in order if j in place])
         known = Intervals(*(t.nan_to_num(0.0) for t in cells))
 
         def of_column(r: int) -> Tensor:
@@ -415,7 +402,7 @@ class MixtureDenoiser(Denoiser):
         """
         book, forward = self.codebook, range(self.codebook.n_columns)
         orders = [book.in_order(columns) for columns in (forward, forward[::-1])]
-        parts, (rows, back) = [], self._by_gaps(x)
+        parts, (rows, back) = [], self.by_gaps(x)
         for some in self._batches(rows):
             out, total = self.log_weights.new_zeros(some.shape), None
             for order in orders:
@@ -435,7 +422,7 @@ class MixtureDenoiser(Denoiser):
             parts.append(out)
         return torch.cat(parts)[back].masked_fill(x.isnan(), 0.0)
 
-    def _by_gaps(self, x: Tensor) -> tuple[Tensor, Tensor | slice]:
+    def by_gaps(self, x: Tensor) -> tuple[Tensor, Tensor | slice]:
         """Rows sorted by their pattern of missing numbers, and their places: a batch costs a product per pattern."""
         if self.dense is None or devices.static_shapes(x.device):
             return x, slice(None)
@@ -526,18 +513,29 @@ class Sums(NamedTuple):
 
 
 def expected_sums(model: MixtureDenoiser, x: Tensor) -> Sums:
-    """The sums over rows ``x`` (N, C), each divided among the classes by their posterior."""
+    """The sums over rows ``x`` (N, C), each divided among the classes by their posterior.
+
+    That of dependent numbers is by their densities as records (:meth:`DenseGaussians.blurred`).
+    """
     book, like, z = model.codebook, model.log_probs, model.n_components
-    sums = like.new_zeros(z), torch.zeros_like(like)
-    reals: tuple[Tensor, ...] = ()
-    for rows in x.split(max(1, CACHED // max(z, book.levels.n_points))):
-        r = torch.softmax(model.log_joint(rows, OTHERS_SHARE), 1)  # (B, Z)
-        sums[0].add_(r.sum(0))
+    dense = None if model.dense is None else model.dense.blurred(book.lines)
+    mass, counts, reals = like.new_zeros(z), torch.zeros_like(like), None
+    x = model.by_gaps(x)[0]
+    for rows in x.split(max(BLOCK, CACHED // (8 * max(z, book.levels.n_points)))):
+        cells = rows[:, book.reals]
+        if dense is None:
+            r = torch.softmax(model.log_joint(rows), 1)  # (B, Z)
+            second, first, present = (r.T.double() @ powers(cells)).tensor_split(3, 1)
+            new = first, second, present
+        else:
+            joint = dense.log_densities(cells).add_(model.joint_with_levels(rows))
+            r = torch.softmax(joint, 1)
+            new = dense.moments(cells, r)
+        mass.add_(r.sum(0))
         if book.levels.n_points:
-            sums[1].addmm_(r.T, indicators(book, rows))
-        new = model.moments(rows, r)
-        reals = tuple(map(torch.add, reals, new)) if reals else new
-    return Sums(*sums, *reals)
+            counts.addmm_(r.T.to(like), indicators(book, rows))
+        reals = new if reals is None else tuple(map(torch.add, reals, new))
+    return Sums(mass, counts, *(reals or ()))
 
 
 def powers(cells: Tensor) -> Tensor:
