@@ -259,20 +259,23 @@ def gaussian_mixtures(
     cells = Intervals.at(filled) if lines is None else lines.cells(filled, indices)
     # wide cells get a component's mass, narrower ones its density
     wide = torch.nonzero((cells.width > 1e-3).any(0)).flatten()
-    wide_cells = Intervals(*(t[:, wide, None] for t in cells))
+    wide_cells = Intervals(*(t[:, wide].T[:, None] for t in cells))
+    # (R, 1, M), beside components (R, K, 1): a softmax over a last axis of few would take ten times as long
+    filled, within, n_cells = (t.T.contiguous()[:, None] for t in (filled, within, n_cells))
     for _ in range(EM_ROUNDS if n > 1 else 1):
-        z = ((filled[:, :, None] - mean).square() + within[:, :, None]) / var  # (M, R, K)
-        log_p = -0.5 * (z + var.log())
+        away = filled - mean[:, :, None]  # (R, K, M)
+        spread = away.square().add_(within)
+        log_r = spread * (-0.5 / var)[:, :, None] + (weight.log() - 0.5 * var.log())[:, :, None]
         if len(wide):
-            log_p[:, wide] = log_mass(wide_cells, mean[wide], var[wide].sqrt()).to(log_p)
-        log_r = weight.log() + log_p
-        r = torch.softmax(log_r, 2) * n_cells[:, :, None]
-        mass = r.sum(0)
+            log_p = log_mass(wide_cells, mean[wide, :, None], var[wide].sqrt()[:, :, None])
+            log_r[wide] = weight[wide].log()[:, :, None] + log_p.to(log_r)
+        r = torch.softmax(log_r, 1).mul_(n_cells)
+        mass, moved, square = r.sum(2), (r * away).sum(2), (r * spread).sum(2)
         few = lacking(mass)
         weight = (mass + 0.5) / (mass + 0.5).sum(1, keepdim=True)
-        mean = ((r * filled[:, :, None]).sum(0) + 0.5 * mean + few * centre) / (mass + 0.5 + few)
-        spread = (filled[:, :, None] - mean).square() + within[:, :, None]
-        square = (r * spread).sum(0)
+        shift = (moved + few * (centre - mean)) / (mass + 0.5 + few)
+        mean = mean + shift
+        square = (square - shift * (2 * moved - shift * mass)).clamp_min(0.0)  # about the new mean
         var = (square + (PRIOR_ROWS + few) * prior) / (mass + PRIOR_ROWS + few)
         var = var.clamp_min(FINEST_SD**2)
         if lines is not None and lines.have_steps and indices is not None:

@@ -33,8 +33,7 @@ indicators first, conditions them on other indicators only.
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -57,16 +56,16 @@ from discrete_itd.likelihood import conditional
 from discrete_itd.likelihood.conditional import SHORTLIST, ConditionalDenoiser
 from discrete_itd.likelihood.path import equal_rows
 from discrete_itd.likelihood.sampling import level_quantiles
-from discrete_itd.progress import Deadline, progress_bar
+from discrete_itd.progress import progress_bar
 from discrete_itd.reading.frames import log_anywhere
 
 INTERVAL = 0.8  # probability of the reported interval of a number
 MANY_LEVELS = 10  # numbers with more distinct values are reported as an interval
 QUANTILES = torch.tensor([(1 - INTERVAL) / 2, 0.5, (1 + INTERVAL) / 2], dtype=torch.float64)
 BATCH_WORK = 1 << 25  # most rows times floats per row in one call
-# Rows out of the fit on which the shares of exceptions are measured, and how many are judged before the next look at
-# the time, which the first second of it may exceed: 256 tell shares down to a fifth of ``WRONG_CELLS``.
-MEASURED_ROWS, MEASURED_AT_ONCE, MEASURED_SECONDS = 256, 64, 1.0
+# Rows out of the fit on which the shares of exceptions are measured, of which so many are judged at once: 256 rows
+# resolve shares down to a fifth of ``WRONG_CELLS``.
+MEASURED_ROWS, MEASURED_AT_ONCE = 256, 64
 EM_STEPS = 100  # of the shares of exceptions: then they move by less than a hundredth of themselves
 # A cell that is not likely wrong is named if it is so many nats rarer than expected, a conflict if it has so many.
 LEAST_NATS = 1.0
@@ -369,34 +368,33 @@ def _n_values(column: Column) -> int:
     return column.n_rows - column.n_missing
 
 
-@torch.no_grad()
-def exceptional_shares(
-    scorer: Scorer, x: Tensor, deadline: Deadline | None = None
-) -> np.ndarray | None:
-    r"""The share w of exceptions in each column, (C,), from encoded rows (N, C') that took no part in the fit.
+def exceptional_shares(scorer: Scorer, x: Tensor) -> Callable[[], np.ndarray | None]:
+    r"""A function that returns the share w of exceptions in each column, (C,), from rows (N, C') out of the fit.
 
     The weight that fits these rows best, by EM, in the mixture :math:`(1 - w)\, p + w\, e` of the exact model's
     conditional distribution and flat exceptions, under Jeffreys' prior. None without a row.
     """
-    columns, parts = torch.arange(len(scorer.schema), device=x.device), []
-    latest = time.perf_counter() + MEASURED_SECONDS
-    x = x[:: max(1, len(x) // MEASURED_ROWS)][:MEASURED_ROWS]
-    for rows in x.split(MEASURED_AT_ONCE):
-        is_late = deadline is not None and deadline.left <= 0 and time.perf_counter() > latest
-        if not len(rows) or (parts and is_late):
-            break
-        asked = _asked(scorer, rows, columns.expand(len(rows), -1))
-        q = conditional.given_others(scorer.model.anywhere, rows, asked)
-        log_e = log_exceptional(scorer, rows, log_flat(scorer, rows))
-        parts.append((log_e - log_probs(scorer, q, rows), ~without_cell(scorer, rows)))
-    if not parts:
-        return None
-    log_ratio, has_cell = (torch.cat(t) for t in zip(*parts, strict=True))
-    n_cells, shares = has_cell.sum(0), torch.full_like(log_ratio[0], 0.5)
-    for _ in range(EM_STEPS):
-        is_exception = torch.sigmoid(log_ratio + torch.logit(shares)) * has_cell
-        shares = (is_exception.sum(0) + 0.5) / (n_cells + 1)
-    return shares.cpu().numpy()
+    # a copy, as these rows are kept until the shares are asked for
+    x = x[:: max(1, len(x) // MEASURED_ROWS)][:MEASURED_ROWS].clone()
+
+    @torch.no_grad()
+    def shares() -> np.ndarray | None:
+        columns, parts = torch.arange(len(scorer.schema), device=scorer.model.device), []
+        for rows in x.to(columns.device).split(MEASURED_AT_ONCE) if len(x) else ():
+            asked = _asked(scorer, rows, columns.expand(len(rows), -1))
+            q = conditional.given_others(scorer.model.anywhere, rows, asked)
+            log_e = log_exceptional(scorer, rows, log_flat(scorer, rows))
+            parts.append((log_e - log_probs(scorer, q, rows), ~without_cell(scorer, rows)))
+        if not parts:
+            return None
+        log_ratio, has_cell = (torch.cat(t) for t in zip(*parts, strict=True))
+        n_cells, w = has_cell.sum(0), torch.full_like(log_ratio[0], 0.5)
+        for _ in range(EM_STEPS):
+            is_exception = torch.sigmoid(log_ratio + torch.logit(w)) * has_cell
+            w = (is_exception.sum(0) + 0.5) / (n_cells + 1)
+        return w.cpu().numpy()
+
+    return shares
 
 
 def log_exceptions(scorer: Scorer, x: Tensor, log_f: Tensor, log_p: Tensor) -> Tensor:

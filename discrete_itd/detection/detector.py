@@ -272,7 +272,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
                 scored, scored_terms = terms_in_time(scorer, rows, scored, seed, **limits)
                 if len(parts.held):
                     parts, terms = parts._replace(held=scored), scored_terms
-                    scorer.exceptions = exceptional_shares(scorer, rows.x[scored], watched.deadline)
+                    scorer.shares = exceptional_shares(scorer, rows.x[scored])
         strata = Strata.of(given, density, rows, parts, rate)
         repeats = division.repeats(rows.x, parts)
         if len(terms):
@@ -741,7 +741,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
 
 def measure_exceptions(detector: DiffusionOutlierDetector, rows: Rows) -> None:
     """Let a detector without calibration rows judge cells by rows that took no part in its fit."""
-    detector._scorer.exceptions = exceptional_shares(detector._scorer, rows.x)
+    detector._scorer.shares = exceptional_shares(detector._scorer, rows.x)
 
 
 def terms_in_time(

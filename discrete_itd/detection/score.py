@@ -35,7 +35,7 @@ Tukey, "A survey of sampling from contaminated distributions", Contributions to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from weakref import WeakKeyDictionary
@@ -50,7 +50,7 @@ from discrete_itd.denoisers.forest import ForestDenoiser, responsible
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.relations import USUAL
 from discrete_itd.encoders.rows import Rows
-from discrete_itd.estimators import DiffusionDensity, drawn_rows
+from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.exact import FEWEST_LEAF_ROWS, grow
 from discrete_itd.models.model import Model, Question, attributions
 from discrete_itd.progress import progress_bar
@@ -75,8 +75,8 @@ class Scorer:
     Of a fitted ``density``, given the columns at the positions ``given``. ``quantiles`` (M, 2, C') are the least nats
     and the q of every internal column under each of M models, by default computed at the first score; ``trees`` are
     :func:`small_trees`, whose code lengths are averaged with the code lengths of each model, with ``weight``.
-    ``exceptions`` (C,) are the shares of right cells that do not follow from the others of their rows, by which
-    :mod:`discrete_itd.detection.cell_predictions` judges cells; None if no row out of the fit has shown them.
+    ``shares`` are :attr:`exceptions`, or a function that measures them when they are first asked for: scores do not
+    depend on them.
     """
 
     density: DiffusionDensity
@@ -84,7 +84,7 @@ class Scorer:
     quantiles: np.ndarray | None = None
     trees: ForestDenoiser | None = None
     weight: float = 0.0
-    exceptions: np.ndarray | None = None
+    shares: np.ndarray | Callable[[], np.ndarray | None] | None = None
     # terms of rows by column, of a model with a number of evaluations
     _known: WeakKeyDictionary[Rows, tuple[Model, int, np.ndarray]] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False
@@ -93,6 +93,17 @@ class Scorer:
     def __reduce__(self) -> tuple:  # a copy knows no rows
         fields = self.density, self.given, self.quantiles, self.trees, self.weight, self.exceptions
         return Scorer, fields
+
+    @property
+    def exceptions(self) -> np.ndarray | None:
+        """The shares (C,) of right cells that do not follow from the others of their rows.
+
+        By these :mod:`discrete_itd.detection.cell_predictions` judges cells; None if no row out of the fit has shown
+        them.
+        """
+        if callable(self.shares):
+            self.shares = self.shares()
+        return self.shares
 
     # -- scores ---------------------------------------------------------------------------------
 
@@ -163,11 +174,20 @@ class Scorer:
         Both are 0 for a column that is missing in all of these rows, or given.
         """
         seed = int(np.random.RandomState(self.model.seed).randint(2**31 - 1))
-        out = []
+        encoder, device = self.model.encoder, self.model.device
+        drawn, out = [], []
         for _, model in self.models:
             n_rows = TYPICAL_ROWS if model.denoiser.closed_form else TYPICAL_ALONG_PATHS
-            drawn = self.density.rows(drawn_rows(self.density, model, n_rows, seed))
-            columns = [nats[~np.isnan(nats)] for nats in self._nats(drawn, model)[0].T]
+            shape = n_rows, len(encoder.owner)
+            nothing = torch.full(shape, torch.nan, dtype=torch.float64, device=device)
+            drawn.append(model.draw(nothing, seed).cpu().numpy())
+        random = np.random.default_rng(seed)
+        frame = encoder.write(encoder.inverse_transform(np.concatenate(drawn), rng=random))
+        rows = Rows.read(frame, encoder, is_frame=True, by_name=True, device=device)
+        ends = np.cumsum([0, *map(len, drawn)])
+        for (_, model), first, last in zip(self.models, ends[:-1], ends[1:], strict=True):
+            nats_of_model = self._nats(rows.take(np.arange(first, last)), model)[0]
+            columns = [nats[~np.isnan(nats)] for nats in nats_of_model.T]
             levels = 0.0, max(LEVEL, 1 - 1 / max(1, sum(len(n) > 0 for n in columns)))
             out.append([np.quantile(n, levels) if len(n) else (0.0, 0.0) for n in columns])
         return np.array(out).transpose(0, 2, 1)

@@ -404,7 +404,15 @@ def no_category(name: Hashable, values: Iterable[Any]) -> TypeError:
 
 
 def count_values(name: Hashable, values: np.ndarray) -> tuple[list[Scalar], np.ndarray]:
-    """The distinct values and how often each occurs; an error names the column, if one cannot be a category."""
+    """The distinct values and how often each occurs; an error names the column, if one cannot be a category.
+
+    An array of numbers has them in increasing order.
+    """
+    if values.dtype.kind in "iuf":
+        numbers, counts = np.unique(values + 0, return_counts=True)  # 0 and -0 are one number
+        if not np.isfinite(numbers).all():
+            raise ValueError(f"column {name!r}: contains infinity")
+        return numbers.tolist(), counts
     try:
         codes, distinct = pd.factorize(values)
     except TypeError:  # a value without a hash

@@ -261,6 +261,8 @@ class Observed:
             found = dict(zip(map(plain, self._plain.values), counts.tolist(), strict=True))
         else:
             values, counts = count_values(self.name, self.cells)
+            if self.cells.dtype.kind in "iuf":  # these are in order
+                return values, counts
             found = dict(zip(values, counts.tolist(), strict=True))
             categories = sorted(found, key=lambda c: (isinstance(c, str), c))
         return categories, np.array([found.get(c, 0) for c in categories], dtype=np.int64)

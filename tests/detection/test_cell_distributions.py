@@ -509,7 +509,7 @@ def test_properties_error_probabilities_are_calibrated(share, exceptions, monkey
     monkeypatch.setattr("discrete_itd.detection.cell_predictions.WRONG_CELLS", share)
     # two others of three values are equally likely
     monkeypatch.setattr("discrete_itd.detection.cell_predictions.log_flat", flat_over_others)
-    scorer.exceptions = np.full(3, max(exceptions, 1e-9))
+    scorer.shares = np.full(3, max(exceptions, 1e-9))
     probability = 1 / (1 + np.exp(-assess(scorer, x).error_log_odds[:, 0]))
     assert probability.mean() == pytest.approx(share, abs=0.01)
     for low, high in itertools.pairwise([0, 0.01, 0.05, 0.2, 0.5, 0.8, 1]):

@@ -512,6 +512,19 @@ def test_a_file_holds_no_table_of_rows(fitted_mixed, tmp_path):
     assert not any(set(t.shape) & {200, 200 - n_held} for t in tensors.values())
 
 
+def test_shares_of_exceptions_are_measured_when_they_are_needed_and_a_copy_holds_no_rows():
+    """Scores need none; a pickle, like a file, has the shares in the place of the rows that show them."""
+    table = mixed()
+    model = detector(false_alarm_rate=0.1).fit(table)
+    model.predict(table)
+    assert callable(model._scorer.shares)
+    copied = pickle.loads(pickle.dumps(model))
+    assert isinstance(copied._scorer.shares, np.ndarray)
+    again = detector(false_alarm_rate=0.1).fit(table)._scorer
+    assert np.array_equal(copied._scorer.exceptions, again.exceptions)
+    assert isinstance(again.shares, np.ndarray)
+
+
 def test_frozen_and_default_densities_are_kept(tmp_path):
     density = DiffusionDensity(**QUICK).fit(categories())
     model = DiffusionOutlierDetector(FrozenEstimator(density), false_alarm_rate=0.1)
