@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -40,6 +40,7 @@ from discrete_itd.channel.gaussian import (
     is_coarse,
     log_between,
     log_mass,
+    log_mass_of_wide,
     log_normal,
 )
 from discrete_itd.channel.noise import RowNoise
@@ -61,6 +62,9 @@ from discrete_itd.devices import add_at, any_true, index_tensor, replace_rows
 COUNTED = 4096  # rows that are counted, and leaves that are checked, at once
 VECTOR = 32  # floats that a sum takes at a time
 ABOVE = 4.0  # pseudo-count of the node above a leaf: the first one that is tried
+# pseudo-count of the moments in the node above a leaf, and share of the wide Gaussians: by held-out rows of plants,
+# mushroom, adult, jester and four tables of numbers
+ABOVE_MOMENTS, WIDE = 0.5, 3e-3
 
 Values = Callable[[Tensor, Tensor], Tensor]  # of rows (P,) at nodes (P,)
 
@@ -729,6 +733,11 @@ class OpenedNumbers(nn.Module):
         parts = (low + high) / 2, (high - low).square(), low, high
         return [t[self.slots] for t in parts]
 
+    def inside(self, low: Tensor, high: Tensor) -> Tensor:
+        """Which of the numbers lie between bounds (B, R), of which no cell holds one: bool, (B, A)."""
+        middle, c = ((self.low + self.high) / 2).to(low), self.column
+        return (low[:, c] < middle) & (middle <= high[:, c])
+
     def by_column(self, values: Tensor) -> Tensor:
         """Sums (B, R) of values (B, A) over the numbers of each column."""
         return values.new_zeros(len(values), len(self.slots)).index_add_(1, self.column, values)
@@ -969,11 +978,15 @@ class Splits(nn.Module):
             out[inner] = out[below].unflatten(0, (-1, 2)).sum(1, dtype=out.dtype)
         return out
 
-    def cut(self, is_inner: Tensor) -> tuple[Splits, Tensor]:
-        """The trees with only the splits of ``is_inner`` (M,) below other such splits; each leaf's new leaf (L,)."""
+    def cut(self, rows: Tensor, fewest: float) -> tuple[Splits, Tensor]:
+        """The trees without splits into nodes of fewer than ``fewest`` of the ``rows`` (M,); each leaf's new leaf (L,).
+
+        Nor have they any split below one that is left out.
+        """
         # the node that a node ends up in
         top = torch.arange(self.n_nodes, device=self.column.device)
-        is_inner = is_inner & (self.column >= 0)
+        second = rows[(self.left + 1).clamp_max(self.n_nodes - 1)]
+        is_inner = (torch.minimum(rows[self.left], second) >= fewest) & (self.column >= 0)
         for part in self.depths[1:]:
             up = self.parent[part]
             top[part] = torch.where(is_inner[top[up]] & (top[up] == up), top[part], top[up])
@@ -1010,6 +1023,8 @@ class ForestCounts:
 
     def add(self, x: Tensor, tree: Tensor | None = None) -> ForestCounts:
         """Count rows ``x`` (N, C) in all trees, or each in one ``tree`` (N,)."""
+        for name in ("leaf_gaussians", "in_cells"):
+            self.__dict__.pop(name, None)
         gaps = self.splits.codebook.unknown(x).any(1)
         for rows in torch.nonzero(~gaps).flatten().split(COUNTED):
             cells = self.splits.places(x[rows])
@@ -1045,10 +1060,7 @@ class ForestCounts:
 
     def cut(self, fewest: int) -> ForestCounts:
         """The same rows in the leaves of shallower trees, each of at least ``fewest`` rows, or a root."""
-        splits = self.splits
-        rows = splits.sums(self.rows)
-        second = rows[(splits.left + 1).clamp_max(splits.n_nodes - 1)]
-        splits, leaf = splits.cut(torch.minimum(rows[splits.left], second) >= fewest)
+        splits, leaf = self.splits.cut(self.splits.sums(self.rows), fewest)
         out = ForestCounts(splits)
         out.rows.index_add_(0, leaf, self.rows)
         out.levels.index_add_(0, leaf, self.levels)
@@ -1118,31 +1130,56 @@ class ForestCounts:
         own = splits.leaves
         return untruncated(mean[own], var[own], low[own], high[own])
 
-    def masses(self, above: float, mean: Tensor, var: Tensor, wide: float) -> Tensor:
-        """Probability of every opened number in each leaf, beside Gaussians of these moments and a wide one: (L, A).
+    @cached_property
+    def leaf_gaussians(self) -> tuple[Tensor, Tensor]:
+        """The :meth:`gaussians` of the rows counted so far."""
+        return self.gaussians(ABOVE_MOMENTS)
 
-        With what the Gaussians have in its cell it is the number's share of the rows. ``above`` is the pseudo-count of
-        the node above.
+    @cached_property
+    def in_cells(self) -> Tensor:
+        """Mass of the opened numbers' cells in each leaf, of its Gaussians and of the wide ones: (L, A).
+
+        No split cuts such a cell: a leaf's box holds all of it or nothing.
         """
-        splits, opened = self.splits, self.opened
+        (mean, var), wide = self.leaf_gaussians, WIDE
+        splits, opened, c = self.splits, self.opened, self.opened.column
+        if not len(c):
+            return mean.new_zeros(splits.n_leaves, 0)
+        bounds = [t[:, splits.codebook.reals].double() for t in splits.boxes()]
+        middle, width, out = (opened.low + opened.high) / 2, opened.high - opened.low, []
+        parts = torch.arange(splits.n_leaves, device=c.device).split(max(1, CACHED // len(c)))
+        for part in parts:
+            low, high = (t[splits.leaves[part]] for t in bounds)
+            mass = 0.0
+            for p, m, sd in ((1 - wide, mean[part], var[part].sqrt()), (wide, 0.0, WIDE_SD)):
+                m, sd = (torch.as_tensor(t).expand_as(low) for t in (m, sd))
+                log_box = log_between((low - m) / sd, (high - m) / sd)
+                z, w = (middle - m[:, c]) / sd[:, c], width / sd[:, c]
+                mass += p * (log_mass_of_wide(z, w) - log_box[:, c]).exp()
+            out.append(mass * opened.inside(low, high))
+        return torch.cat(out)
+
+    def masses(self, above: float) -> Tensor:
+        """Probability of every opened number in each leaf, beside what Gaussians have :meth:`in_cells`: (L, A).
+
+        Both together are the number's share of the rows. ``above`` is the pseudo-count of the node above.
+        """
+        splits, opened, c, of_gaussians = (
+            self.splits,
+            self.opened,
+            self.opened.column,
+            self.in_cells,
+        )
         counts = splits.sums(self.shared)
         rows = splits.sums(self.reals[0]) + opened.by_column(counts)
-        low, high = (t[:, splits.codebook.reals].double() for t in splits.boxes())
-        inside = (low[:, opened.column] < opened.high) & (high[:, opened.column] > opened.low)
-        share = counts / (rows[:, opened.column] + 1)
+        inside = opened.inside(*(t[:, splits.codebook.reals] for t in splits.boxes()))
+        share = counts / (rows[:, c] + 1)
         for part in splits.depths[1:]:
-            n, before = rows[part][:, opened.column], share[splits.parent[part]] * inside[part]
-            share[part] = (counts[part] + above * before) / (n + above)
-        own, c = splits.leaves, opened.column
-        share, low, high = share[own], low[own][:, c], high[own][:, c]
-        ends = torch.maximum(opened.low, low), torch.minimum(opened.high, high)
-        of_gaussians = torch.zeros_like(share)
-        for p, m, sd in ((1 - wide, mean[:, c], var[:, c].sqrt()), (wide, 0.0, WIDE_SD)):
-            a, b, *box = ((t - m) / sd for t in (*ends, low, high))
-            mass = (log_between(a, torch.maximum(a, b)) - log_between(*box)).exp()
-            of_gaussians += p * torch.where(inside[own], mass, 0.0)
-        least, beside = 1e-6, 1 - opened.by_column(of_gaussians)
-        rest = ((1 - opened.by_column(share)) / beside.clamp_min(least)).clamp(least, 1.0)
+            before = share[splits.parent[part]] * inside[part]
+            share[part] = (counts[part] + above * before) / (rows[part][:, c] + above)
+        share, least = share[splits.leaves], 1e-6
+        beside = (1 - opened.by_column(of_gaussians)).clamp_min(least)
+        rest = ((1 - opened.by_column(share)) / beside).clamp(least, 1.0)
         share = (share - rest[:, c] * of_gaussians).clamp_min(0.0)
         return share / (rest + opened.by_column(share))[:, c]
 
@@ -1152,15 +1189,12 @@ class ForestCounts:
         ``above`` is the pseudo-count of the node above.
         """
         splits, book = self.splits, self.splits.codebook
-        # the other pseudo-counts, in rows, and the share of the wide Gaussians: by held-out rows of plants, mushroom,
-        # adult, jester and four tables of numbers
+        # the other pseudo-count, in rows: by held-out rows, as WIDE and ABOVE_MOMENTS
+        shares = self.log_shares(pseudo_count=0.5).exp()
         probs = self.probs(marginals.log_probs.exp(), above, root=0.05)
-        gaussians = self.gaussians(above=0.5) if len(book.reals) else (None, None)
-        shares, wide, shared = self.log_shares(pseudo_count=0.5).exp(), 3e-3, None
-        if gaussians[0] is not None and gaussians[1] is not None:
-            shared = self.masses(above, *gaussians, wide)
-        parts = splits.column, splits.threshold, splits.rank, shares
-        return ForestDenoiser(book, *parts, probs, *gaussians, wide=wide, shared=shared)
+        parts = splits.column, splits.threshold, splits.rank, shares, probs
+        how = {"wide": WIDE, "shared": self.masses(above)}
+        return ForestDenoiser(book, *parts, *self.leaf_gaussians, **how)
 
 
 def responsible(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import pandas as pd
@@ -57,7 +57,7 @@ class CandidateTable:
         """Fit one more candidate, which may take part in the anomaly score; TypeError if it has no closed form."""
         label = recipe.label
         with stage(f"fitting {label}"):
-            fitted = fit_recipe(recipe, self.rows, plan)
+            fitted = fit_recipe(recipe, self.rows, replace(plan, has_voice=self.has_voice))
         if not fitted.denoiser.closed_form:
             raise TypeError(f"{label}: its denoiser has no closed form")
         if same := sum(c.label.partition(" no. ")[0] == label for c in self.candidates):
@@ -94,6 +94,20 @@ class CandidateTable:
             if len(plan.left_out) > left_out:
                 # it had no time for a step: the network equals its start
                 self.candidates = there
+
+    def has_voice(self, nats: Tensor) -> bool:
+        """Whether a candidate with these ``nats`` of the first held-out rows (n,) would have a part in any result.
+
+        That is in the anomaly score, or in the mixture of rows of all candidates.
+        """
+        others = [c.nats[: len(nats)] for c in self.candidates if not c.members]
+        if not others:
+            return True
+        behind = float(nats.mean()) - min(float(other.mean()) for other in others)
+        log_probs = -torch.stack([*others, nats.to(others[0])], 1)
+        return behind < -math.log(LEAST_SHARE) or bool(
+            fit_weights(log_probs, least=LEAST_MEMBER_WEIGHT)[-1]
+        )
 
     def mixture(self, among: list[CandidateModel] | None = None) -> CandidateModel:
         """The mixture of rows (10) of the candidates with the weights that fit held-out rows best.

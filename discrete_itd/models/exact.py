@@ -7,11 +7,12 @@ could grow the trees without changing the definition.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -32,11 +33,11 @@ BASE_TABLE, BASE_WORK = 256, 1 << 13
 PAIR_TABLE, PAIRS_TABLE = 1 << 22, 1 << 24
 MOST_COUNTED = 1 << 26  # counts of pairs of levels, beyond which "auto" fits no tree
 FEWEST_LEAF_ROWS = 5  # a leaf of a forest has at least so many
-# held-out rows choose the pseudo-count of the node above a leaf from ABOVE and LEAF_ABOVE; in a table with a column of
-# more than WIDE_LEVELS levels, to which these give next to nothing, from WIDE_ABOVE, too
-LEAF_ABOVE, WIDE_ABOVE, WIDE_LEVELS = (1.0, 16.0), (64.0, 256.0, 1024.0), 64
-# share of a forest's time for growing, counting and judging its trees once; the rest is for other sizes and smoothings
-TREES_SHARE = 0.5
+MOST_ABOVE = 1024.0  # largest pseudo-count of the node above a leaf that is tried, beside columns of many levels
+# The size of leaves and their smoothing are chosen on PILOT_TREES trees and at most JUDGED_ROWS held-out rows, in
+# TRIAL_SHARE of the forest's time: eight trees cost a quarter of all, and choose as well ("Forests by eight trees" in
+# RESULTS.md).
+PILOT_TREES, JUDGED_ROWS, TRIAL_SHARE = 8, 2048, 0.5
 
 
 @dataclass(frozen=True)
@@ -118,14 +119,16 @@ class Forest(Recipe):
     ----------
     n_trees : int
     min_leaf : int, optional
-        Rows of a leaf, at least 5. By default held-out rows choose among 5, 10, 20 and so on: larger numbers are tried
-        as long as they improve.
+        Fewest rows of a leaf, at least 5. By default held-out rows choose among 5, 10, 20 and so on.
 
     Notes
     -----
-    Held-out rows also choose how much the leaves are smoothed. Leaves are larger where they would have very many
-    probabilities. With ``max_time``, one tree is fitted first, and there are as many as take half of the forest's time;
-    what is tried of leaves and smoothing ends with it.
+    The first eight trees choose it, and how much leaves are smoothed, by held-out rows; smoothing that is stronger,
+    leaves that are larger and smoothing that is weaker are tried as long as they improve. The whole forest is smoothed
+    less than these trees, since a mean over more trees errs less. Beside other candidates it is not finished if it
+    would have no part in any result, even if the other trees gained as much as the first did over a single one. Leaves
+    are larger where they would have very many probabilities. With ``max_time``, one tree is fitted first, and half of
+    the forest's time is for the choice.
     """
 
     n_trees: int = 32
@@ -135,63 +138,119 @@ class Forest(Recipe):
     bounds: ClassVar = {"n_trees": (1, 1 << 14), "min_leaf": (FEWEST_LEAF_ROWS, math.inf)}
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        return rows.once(self, partial(self._fitted, rows, plan))
+        return rows.once(self, lambda: ForestFit(self, rows, plan).run())
 
-    def _fitted(self, rows: TrainingRows, plan: FitPlan) -> Denoiser:
-        book, what = rows.codebook, "the fit of a forest"
-        x_valid, seconds = rows.x_valid[:4096], 0.0
 
-        def judged(counts: ForestCounts, above: float) -> tuple[float, ForestDenoiser]:
-            nonlocal seconds
-            before = plan.deadline.age
-            forest = counts.forest(rows.marginals, above)
-            nats = -float(forest.log_prob(x_valid).mean())
-            seconds = plan.deadline.age - before
-            return nats, forest
+class JudgedForest(NamedTuple):
+    """A forest with its held-out ``nats``, the counts of its leaves, their least number of rows and the smoothing."""
 
-        def fitted(n_trees: int) -> tuple[ForestCounts, tuple[float, ForestDenoiser]]:
-            how = {"min_leaf": fewest, "seed": seed, "is_over": plan.clock(what)}
-            splits, given = grow(book, rows.x, n_trees=n_trees, **how), None
-            if bool(book.unknown(rows.x).any()):
-                given = responsible(splits, rows.marginals, rows.x)
-            counts = ForestCounts(splits, given).add(rows.x).cut(fewest)
-            return counts, judged(counts, ABOVE)
+    nats: float
+    forest: ForestDenoiser
+    counts: ForestCounts
+    fewest: int
+    above: float
 
-        def has_time() -> bool:
-            if plan.time_left > seconds:
-                return True
-            plan.cut.append(what)
-            return False
 
+class ForestFit:
+    """A fit in progress: a few trees, by which leaves and smoothing are chosen, then all trees."""
+
+    def __init__(self, recipe: Forest, rows: TrainingRows, plan: FitPlan) -> None:
+        self.recipe, self.rows, self.plan, book = recipe, rows, plan, rows.codebook
+        self.x_valid, self.has_gaps = rows.x_valid[:JUDGED_ROWS], bool(book.unknown(rows.x).any())
         # leaves of at most 2^24 floats: a leaf has on average 1.6 times the least number of rows
         n_shared = len(book.lines.opened_ends(book.known_snr)[0])
         numbers = book.levels.n_points + 8 * len(book.reals) + n_shared
-        least = math.ceil(self.n_trees * len(rows.x) * numbers / (1.6 * (1 << 24)))
-        fewest = max(FEWEST_LEAF_ROWS if self.min_leaf is None else self.min_leaf, least)
+        least = math.ceil(recipe.n_trees * len(rows.x) * numbers / (1.6 * (1 << 24)))
+        self.fewest = max(recipe.min_leaf or FEWEST_LEAF_ROWS, least)
         # not drawn: the other recipes' random numbers are the same with a forest beside them and without. Forests of
         # several depths in one mixture have trees of their own: they err differently
-        seed = (rows.generator.initial_seed() + (self.min_leaf or 0)) % (2**31 - 1)
-        start, n_trees = plan.deadline.age, self.n_trees
-        counts, best = fitted(n_trees if plan.time_left == math.inf else 1)
-        if counts.splits.n_trees < self.n_trees:
-            of_tree = max(plan.deadline.age - start, 1e-6)
-            n_trees = min(self.n_trees, int(TREES_SHARE * plan.time_left / of_tree))
-            if n_trees < self.n_trees:
-                plan.cut.append(what)
-            if n_trees > 1:
-                counts, best = fitted(n_trees)
-        while self.min_leaf is None and counts.splits.n_nodes > n_trees and has_time():
-            fewest *= 2
-            shallower = counts.cut(fewest)
-            other = judged(shallower, ABOVE)
-            if not other[0] < best[0]:
-                break
-            best, counts = other, shallower
-        levels = max(book.levels.cardinalities, default=0)
-        for above in (*LEAF_ABOVE, *(WIDE_ABOVE if levels > WIDE_LEVELS else ())) if levels else ():
-            if has_time():
-                best = min(best, judged(counts, above), key=lambda candidate: candidate[0])
-        return best[1]
+        seed = (rows.generator.initial_seed() + (recipe.min_leaf or 0)) % (2**31 - 1)
+        self.trees = random_trees(book, rows.x, min_leaf=self.fewest, seed=seed)
+        self.grown: list[GrownTree] = []
+
+    def run(self) -> Denoiser:
+        """The forest; the few trees alone where more would have no voice, or where there is no time for more."""
+        plan, n_trees, seconds = self.plan, self.recipe.n_trees, 0.0
+        trial, is_bounded = plan.within(TRIAL_SHARE), plan.time_left < math.inf
+        n, best = min(PILOT_TREES, n_trees), None
+        if is_bounded:  # one tree shows how many there is time for
+            best, seconds = self.tried(1)
+            n = min(n, int(trial.time_left / (2 * seconds)))
+        if best is None or n > 1:
+            best, seconds = self.tried(n)
+        best, is_cut = self.chosen(best, trial, seconds)
+        n, forest = best.forest.n_trees, best.forest
+        if n < n_trees and plan.has_voice(self.best_case(forest)):
+            n_more = min(n_trees, int(plan.time_left / seconds)) if is_bounded else n_trees
+            is_cut |= n_more < n_trees
+            if n_more > n:
+                # a mean over more trees errs less: of 32 the best pseudo-count is about a quarter of that of eight
+                above = max(best.above / 4, 1.0)
+                forest = self.counted(n_more, best.fewest).forest(self.rows.marginals, above)
+        if is_cut:
+            plan.cut.append("the fit of a forest")
+        return forest
+
+    def counted(self, n_trees: int, fewest: int) -> ForestCounts:
+        """The rows in the leaves of the first trees, each of at least ``fewest`` rows."""
+        self.grown += itertools.islice(self.trees, n_trees - len(self.grown))
+        splits, given = joined(self.rows.codebook, self.grown, fewest), None
+        if self.has_gaps:
+            given = responsible(splits, self.rows.marginals, self.rows.x)
+        return ForestCounts(splits, given).add(self.rows.x).cut(fewest)
+
+    def judged(self, counts: ForestCounts, fewest: int, above: float) -> JudgedForest:
+        """The forest of these counts and pseudo-count, judged."""
+        forest = counts.forest(self.rows.marginals, above)
+        nats = -float(forest.log_prob(self.x_valid).mean())
+        return JudgedForest(nats, forest, counts, fewest, above)
+
+    def tried(self, n_trees: int) -> tuple[JudgedForest, float]:
+        """The first trees with the smallest leaves, and the seconds that each takes."""
+        start = self.plan.deadline.age
+        best = self.judged(self.counted(n_trees, self.fewest), self.fewest, ABOVE)
+        return best, max(self.plan.deadline.age - start, 1e-6) / n_trees
+
+    def chosen(
+        self, best: JudgedForest, trial: FitPlan, seconds: float
+    ) -> tuple[JudgedForest, bool]:
+        """The best that single steps lead to, and whether there was no time for some.
+
+        Each makes the smoothing stronger, leaves larger or the smoothing weaker, as long as this improves, and takes at
+        most ``seconds`` for each tree.
+        """
+        is_smoothed, can_grow = self.rows.codebook.levels.n_points > 0, self.recipe.min_leaf is None
+        judged = {(best.fewest, best.above)}
+        for larger, factor in ((1, 4.0), (2, 0.25), (2, 1.0), (1, 0.25)):
+            while True:
+                fewest, above = larger * best.fewest, factor * best.above
+                is_possible = factor == 1 or (is_smoothed and 1.0 <= above <= MOST_ABOVE)
+                if larger > 1:
+                    is_possible &= can_grow and len(best.counts.rows) > best.forest.n_trees
+                if not is_possible or (fewest, above) in judged:
+                    break
+                if trial.time_left < best.forest.n_trees * seconds:
+                    return best, True
+                judged.add((fewest, above))
+                counts = best.counts.cut(fewest) if larger > 1 else best.counts
+                other = self.judged(counts, fewest, above)
+                if other.nats >= best.nats:
+                    break
+                best = other
+        return best, False
+
+    def best_case(self, forest: ForestDenoiser) -> Tensor:
+        """Nats of held-out rows if more trees gained as much as the mean over those of ``forest`` does over each."""
+        nats = -forest.log_prob(self.x_valid)
+        return 2 * nats + forest.mean_log_factors(self.x_valid).sum(1)
+
+
+class GrownTree(NamedTuple):
+    """A tree of scikit-learn's, on columns numbered by ``columns``, and the rank of every level in it."""
+
+    tree: Any
+    columns: list[int]
+    rank: np.ndarray
 
 
 def grow(
@@ -202,16 +261,22 @@ def grow(
     min_leaf: int,
     seed: int,
     tree: Tensor | None = None,
-    is_over: Callable[[], bool] = lambda: False,
 ) -> Splits:
+    """The first :func:`random_trees`; each row is for the one tree ``tree`` (N,), or by default for all."""
+    trees = random_trees(book, x, min_leaf=min_leaf, seed=seed, tree=tree)
+    return joined(book, [*itertools.islice(trees, n_trees)])
+
+
+def random_trees(
+    book: Codebook, x: Tensor, *, min_leaf: int, seed: int, tree: Tensor | None = None
+) -> Iterator[GrownTree]:
     """Trees whose splits, the best of a few random ones, lower the variance of random projections of the rows.
 
     The projections are of standardised cells and indicators of levels, new ones for every tree.
 
     A missing cell of ``x`` (N, C) is filled, for growing only, with one that the column has in another row; an absent
     one lies below all others. Leaves have at least ``min_leaf`` rows. Each row is for the one tree ``tree`` (N,); by
-    default all trees are grown on all rows. There are fewer than ``n_trees``, at least one, if the time ``is_over``
-    before.
+    default all trees are grown on all rows.
     """
     from sklearn.tree import (
         ExtraTreeRegressor,  # takes longer to import than a small table to score
@@ -226,10 +291,8 @@ def grow(
     again = 2 if len(used) == 1 else 1
     table, absent = (t[:, used].cpu().numpy() for t in (x, book.is_absent(x)))
     indicators = set(book.indicator.values())
-    trees, ranks = [], np.zeros((n_trees, levels.n_points))
-    for t in range(n_trees):
-        if trees and is_over():
-            break
+    for t in itertools.count():
+        rank = np.zeros(levels.n_points)
         cells = table if tree is None else table[tree.cpu().numpy() == t]
         missing = np.isnan(cells)
         is_absent = absent if tree is None else absent[tree.cpu().numpy() == t]
@@ -257,7 +320,7 @@ def grow(
             if points.kind == "simplex":
                 order = rng.permutation(order)
             codes = own.astype(np.int64)
-            ranks[t, levels.own(book.place[j])] = order
+            rank[levels.own(book.place[j])] = order
             view[:, i] = order[codes]
             targets += weight[codes]
         grown = ExtraTreeRegressor(
@@ -266,26 +329,36 @@ def grow(
             max_depth=48,  # a few long branches would cost every row their time
             random_state=int(rng.integers(2**31 - 1)),
         )
-        trees.append(grown.fit(np.tile(view, again), targets, check_input=False).tree_)
-    column, threshold = breadth_first(trees)
-    column = torch.from_numpy(np.where(column < 0, -1, np.array(used * again)[column.clip(0)]))
-    threshold = torch.from_numpy(threshold)
-    at = torch.nonzero(torch.isin(column, book.reals.cpu())).flatten()
-    place = torch.searchsorted(book.reals.cpu(), column[at])
+        tree_ = grown.fit(np.tile(view, again), targets, check_input=False).tree_
+        yield GrownTree(tree_, used * again, rank)
+
+
+def joined(book: Codebook, trees: Sequence[GrownTree], fewest: int = 1) -> Splits:
+    """The splits of trees whose nodes have at least ``fewest`` of the rows that the trees were grown on."""
+    column, threshold, n_rows = (torch.from_numpy(t) for t in breadth_first(trees))
+    place = torch.nonzero(torch.isin(column, book.reals.cpu())).flatten()
+    which = torch.searchsorted(book.reals.cpu(), column[place])
     # between two recorded numbers, so that no cell is split
-    threshold[at] = book.lines.edges(threshold[at], place)
-    return Splits(book, column, threshold, torch.from_numpy(ranks[: len(trees)]))
+    threshold[place] = book.lines.edges(threshold[place], which)
+    rank = torch.from_numpy(np.stack([tree.rank for tree in trees]))
+    splits = Splits(book, column, threshold, rank)
+    if int(n_rows.min()) >= fewest:
+        return splits
+    return splits.cut(n_rows.to(splits.column.device), fewest)[0]
 
 
-def breadth_first(trees: list[Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Columns (-1 at leaves) and thresholds of the nodes of scikit-learn's trees in the order of :class:`Splits`."""
-    start = np.cumsum([0, *(tree.node_count for tree in trees)])
+def breadth_first(trees: Sequence[GrownTree]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Columns (-1 at leaves), thresholds and numbers of rows of the trees' nodes in the order of :class:`Splits`."""
+    nodes, columns = [t.tree for t in trees], np.array(trees[0].columns)
+    start = np.cumsum([0, *(tree.node_count for tree in nodes)])
     left, right = (
-        np.concatenate([getattr(tree, side) + at for tree, at in zip(trees, start, strict=False)])
+        np.concatenate([getattr(tree, side) + at for tree, at in zip(nodes, start, strict=False)])
         for side in ("children_left", "children_right")
     )
-    column = np.concatenate([tree.feature for tree in trees])
-    threshold = np.concatenate([tree.threshold for tree in trees])
+    column, threshold, n_rows = (
+        np.concatenate([getattr(tree, name) for tree in nodes])
+        for name in ("feature", "threshold", "n_node_samples")
+    )
     level, order = start[:-1], []
     while len(level):
         order.append(level)
@@ -293,7 +366,8 @@ def breadth_first(trees: list[Any]) -> tuple[np.ndarray, np.ndarray]:
         level = np.stack([left[inner], right[inner]], 1).ravel()
     order = np.concatenate(order)
     is_leaf = column[order] < 0
-    return np.where(is_leaf, -1, column[order]), np.where(is_leaf, 0.0, threshold[order])
+    column = np.where(is_leaf, -1, columns[column[order].clip(0)])
+    return column, np.where(is_leaf, 0.0, threshold[order]), n_rows[order]
 
 
 # -- the base of a network -----

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ from discrete_itd.denoisers.forest import (
     untruncated,
 )
 from discrete_itd.denoisers.marginal import WIDE_SD
-from discrete_itd.models.exact import grow
+from discrete_itd.models.exact import PILOT_TREES, grow
 from discrete_itd.models.fitting import FitPlan
 from discrete_itd.models.held_out import TrainingRows
 from discrete_itd.recipes import Forest
@@ -496,6 +497,15 @@ def test_rows_with_gaps_leave_no_leaf_with_fewer_rows(device, monkeypatch):
     monkeypatch.setattr(ForestCounts, "cut", watched)
     Forest(6).fit(training_rows(device, missing=0.5), plan())
     assert min(least) > -1e-6
+
+
+def test_a_forest_without_a_voice_is_not_finished(device):
+    """It ends with few trees; in the best case it was to be better than these, and than all are."""
+    rows, asked = training_rows(device, n=2000), []
+    few = Forest().fit(rows, replace(plan(), has_voice=lambda nats: bool(asked.append(nats))))
+    every = Forest(31).fit(rows, plan())
+    assert (few.n_trees, every.n_trees) == (PILOT_TREES, 31)
+    assert float(asked[0].mean()) < min(map(rows.held_out_nats, (few, every)))
 
 
 def test_a_forest_knows_what_independent_columns_do_not(device):

@@ -82,6 +82,34 @@ def test_property_shares_of_the_anomaly_score_add_up_to_one():
         assert fitted.shares == pytest.approx((1 / (1 + math.exp(-1)), 1 / (1 + math.e)))
 
 
+def test_property_what_has_no_voice_is_missed_in_no_result():
+    """Neither the shares of the score nor the weights of the mixture change where it is one more candidate."""
+    generator, voices = torch.Generator().manual_seed(0), []
+    for mean in (0.0, 2.0, 4.0, 9.0, 15.0) * 4:
+        nats = 20 + 3 * torch.randn(4, N, generator=generator, dtype=torch.float64)
+        nats[3] += mean
+        *others, late = [
+            CandidateModel(f"model {i}", Fitted(0.5), n, 0.0, scores=True)
+            for i, n in enumerate(nats)
+        ]
+        table = table_of(*others)
+        voices.append(table.has_voice(late.nats))
+        if not voices[-1]:
+            share, weight = (
+                table.settle(table.mixture()).candidates[k] for k in ("share", "weight")
+            )
+            table.candidates.append(late)
+            fitted = table.settle(table.mixture()).candidates
+            assert fitted["share"].tolist() == pytest.approx([*share, 0.0])
+            assert fitted["weight"].tolist() == pytest.approx([*weight, 0.0], abs=1e-3)
+    assert 0 < sum(voices) < len(voices)
+    # some rows that no other predicts are reason enough
+    late = torch.where(torch.arange(N) % 9 == 0, 0.0, 90.0).double()
+    assert late.mean() > 60
+    assert table.has_voice(late)
+    assert table_of().has_voice(late)
+
+
 def test_the_companion_is_the_best_that_hears_every_column():
     """Of the exact candidates, and of what answers for those that are not."""
     nats = torch.ones(N, dtype=torch.float64)
