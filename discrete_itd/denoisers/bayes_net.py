@@ -19,16 +19,14 @@ Heckerman, Geiger, Chickering, "Learning Bayesian networks", Machine Learning 20
 
 from __future__ import annotations
 
-import heapq
 import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.sparse.csgraph import breadth_first_order, minimum_spanning_tree
 from torch import Tensor
 
 from discrete_itd.channel.codebook import KNOWN_NATS, Codebook
@@ -51,16 +49,22 @@ from discrete_itd.denoisers.base import (
     rows_at_once,
     with_codebook,
 )
+from discrete_itd.denoisers.graph_search import (
+    Counted,
+    Elimination,
+    Search,
+    coded,
+    family_codes,
+    greedy_order,
+    parents_first,
+)
 from discrete_itd.denoisers.marginal import MarginalDenoiser
 from discrete_itd.devices import any_true, index_tensor, replace_rows
 
 SEARCH_ROWS = 100_000  # rows on which edges are scored, at most
 PENALTIES = (1.0, 0.5, 0.25)  # multiples of the BIC penalty, compared on held-out rows
-LEAST_COMPLETE = 0.1  # rows that have the cells of an edge count tenfold at most: few that agree by chance would win
-FREE = 2  # parameters of a context for each of its rows, at most: a key of many values may decide a column
 # candidate pseudo-counts by which a table is shrunk towards the table with fewer parents; the likeliest one is taken
 STRENGTHS = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
-ROUNDING_NATS = 1e-6  # a change that gains fewer nats is rounding
 
 
 class BayesNetDenoiser(Denoiser):
@@ -75,12 +79,15 @@ class BayesNetDenoiser(Denoiser):
         Probabilities of the column's categories given its parents'; positive, normalised here.
     fallback : MarginalDenoiser, optional
         Independent columns, for continuous columns.
+    order : sequence of int, optional
+        The order in which columns are summed out; by default that in which each has the smallest table. Columns with
+        one parent, below which there are only such, come first.
 
     Raises
     ------
     ValueError
-        If the graph has a cycle, tables do not fit, summing columns out takes more memory than there may be, or there
-        are other columns and no ``fallback``.
+        If the graph has a cycle, tables or the order do not fit, summing columns out takes more memory than there may
+        be, or there are other columns and no ``fallback``.
 
     Examples
     --------
@@ -106,6 +113,7 @@ class BayesNetDenoiser(Denoiser):
         parents: Sequence[Sequence[int]],
         tables: Sequence[Tensor],
         fallback: MarginalDenoiser | None = None,
+        order: Sequence[int] | None = None,
     ) -> None:
         super().__init__(codebook)
         if len(codebook.finite) < codebook.n_columns and fallback is None:
@@ -127,21 +135,26 @@ class BayesNetDenoiser(Denoiser):
                 )
         if len(parents_first(self.parents)) < len(sizes):
             raise ValueError("the graph has a cycle")
-        self.order, self.largest, self.work, _ = elimination(self.parents, sizes)
+        if order is None:
+            order = greedy_order(self.parents, sizes)
+        if sorted(map(operator.index, order)) != list(range(len(sizes))):
+            raise ValueError(f"order must hold each of {len(sizes)} columns once, got {order!r}")
+        # columns with one parent, below which there are only such, are summed out first, long ones by a matrix product
+        n_below = [0] * len(sizes)  # children that are not summed out first
+        for p in (p for above in self.parents for p in above):
+            n_below[p] += 1
+        hanging: dict[int, None] = {}
+        for j in reversed(parents_first(self.parents)):
+            if len(self.parents[j]) == 1 and not n_below[j]:
+                hanging[j] = None
+                n_below[self.parents[j][0]] -= 1
+        self.order = (*hanging, *(j for j in order if j not in hanging))
+        elimination = Elimination(self.order, self.parents, sizes)
+        self.work, (self.largest, _) = sum(elimination.cost), elimination.largest()
         if self.largest > LARGE:
             raise ValueError(f"summing columns out takes a table of {self.largest} numbers")
         numbers = torch.cat([t.flatten() for t in logs]) if logs else torch.zeros(0)
         self.register_buffer("log_probs", numbers.to(codebook.known_snr))
-        # columns with one parent, below which there are only such, are summed out first, long ones by a matrix product
-        below: list[set[int]] = [set() for _ in sizes]
-        for j, own in enumerate(self.parents):
-            for p in own:
-                below[p].add(j)
-        hanging: list[int] = []
-        for j in reversed(parents_first(self.parents)):
-            if len(self.parents[j]) == 1 and below[j].issubset(hanging):
-                hanging.append(j)
-        self.order = (*hanging, *(j for j in self.order if j not in set(hanging)))
         self._by_product = {
             j
             for j in hanging
@@ -186,7 +199,9 @@ class BayesNetDenoiser(Denoiser):
         shapes = [[sizes[p] for p in (*above, j)] for j, above in enumerate(parents)]
         parts = tensors["log_probs"].double().exp().split([math.prod(shape) for shape in shapes])
         tables = [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
-        return cls(codebook, parents, tables, with_codebook(config["fallback"], codebook))
+        return cls(
+            codebook, parents, tables, with_codebook(config["fallback"], codebook), config["order"]
+        )
 
     @property
     def _step(self) -> int:
@@ -475,25 +490,33 @@ class BayesNetDenoiser(Denoiser):
         spread = book.levels.spread(marginals.log_probs.exp()[None], 0.0)[0].cpu().double().numpy()
         alone = [spread[j, :k] for j, k in enumerate(sizes)]
         fallback = marginals if len(book.finite) < book.n_columns else None
-        fits: list[Self] = []
         counted = Counted(cells[:SEARCH_ROWS], sizes)
-        limits = most_parents, most_table, is_over, most_pair
+        search = Search(counted, most_parents, most_table, most_pair, is_over)
         penalties = PENALTIES if x_valid is not None else PENALTIES[:1]
-        is_tree = most_parents == 1  # for which no search is needed
-        searches = [Search(counted, penalty, *limits) for penalty in penalties]
-        graphs = [search.tree() if is_tree else search.graph() for search in searches]
-        if x_valid is not None and not is_tree and not is_over():
-            tree = Search(counted, PENALTIES[-1], *limits).tree()
-            graphs += [tree, Search(counted, PENALTIES[-1], *limits).graph(tree)]
-        graphs = [list(graph) for graph in dict.fromkeys(map(tuple, graphs))]
-        families = {(*above, j) for graph in graphs for j, above in enumerate(graph)}
+        if most_parents == 1:  # for which no search is needed
+            graphs = [(search.tree(penalty), None) for penalty in penalties]
+        else:
+            graphs = [*search.climb(penalties)]
+            if x_valid is not None and not is_over():
+                tree = search.tree(penalties[-1])
+                graphs += [(tree, None), *search.climb(penalties, tree)]
+        orders = {tuple(graph): order for graph, order in graphs}
+        families = {(*above, j) for graph in orders for j, above in enumerate(graph)}
         nested = nested_counts(cells, sizes, families)
-        for graph in graphs:
-            tables = [
-                torch.from_numpy(smoothed_table(nested[*above, j], alone[j])).to(x.device)
-                for j, above in enumerate(graph)
-            ]
-            fits.append(cls(book, graph, with_unseen(tables, marginals), fallback))
+        tables = {
+            (*above, j): torch.from_numpy(smoothed_table(counts, alone[j])).to(x.device)
+            for (*above, j), counts in nested.items()
+        }
+        fits = [
+            cls(
+                book,
+                graph,
+                with_unseen([tables[*above, j] for j, above in enumerate(graph)], marginals),
+                fallback,
+                order,
+            )
+            for graph, order in orders.items()
+        ]
         if x_valid is None:
             return fits[0]
         return min(fits, key=lambda net: held_out_nats(net, x_valid))
@@ -542,77 +565,7 @@ def _aligned(own: tuple[int, ...], values: Tensor, scope: tuple[int, ...]) -> Te
     return values.reshape(*(next(sizes) if j in own else 1 for j in scope), -1)
 
 
-# -- the graph and its tables ------------------------------------------------------------------------
-
-
-def parents_first(parents: Sequence[Sequence[int]]) -> list[int]:
-    """Columns, parents first; without those on a cycle."""
-    children: list[list[int]] = [[] for _ in parents]
-    for j, above in enumerate(parents):
-        for p in above:
-            children[p].append(j)
-    left, order = [len(above) for above in parents], []
-    ready = [j for j, n in enumerate(left) if not n]
-    while ready:
-        order += ready
-        after = []
-        for child in (c for j in ready for c in children[j]):
-            left[child] -= 1
-            if not left[child]:
-                after.append(child)
-        ready = sorted(after)
-    return order
-
-
-def elimination(
-    parents: Sequence[Sequence[int]], sizes: Sequence[int]
-) -> tuple[tuple[int, ...], int, int, int]:
-    """An order in which to sum columns out, and sizes of the tables on the way.
-
-    These are the numbers of the largest table, of all together, and of the largest one of three columns or more.
-    Greedy: the next column is the one with the smallest table.
-    """
-    near: list[set[int]] = [set() for _ in sizes]
-    for j, above in enumerate(parents):
-        family = {j, *above}
-        for i in family:
-            near[i] |= family - {i}
-    order: list[int] = []
-    largest, work, largest_joint = 1, 0, 1
-    cost = [math.prod(sizes[i] for i in near[j]) * size for j, size in enumerate(sizes)]
-    waiting = [(own, j) for j, own in enumerate(cost)]
-    heapq.heapify(waiting)
-    while waiting:
-        own, j = heapq.heappop(waiting)
-        if own != cost[j]:  # queued again at another cost, or removed
-            continue
-        largest, work, cost[j] = max(largest, own), work + own, 0
-        if len(near[j]) > 1:
-            largest_joint = max(largest_joint, own)
-        order.append(j)
-        for i in near[j]:
-            near[i] = (near[i] | near[j]) - {i, j}
-        for i in near[j]:
-            cost[i] = math.prod(sizes[k] for k in near[i]) * sizes[i]
-            heapq.heappush(waiting, (cost[i], i))
-    return tuple(order), largest, work, largest_joint
-
-
-def coded(cells: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Rows (N, C) as columns of categories (C, N); where there is none a code negative in any table with others."""
-    return np.where(np.isnan(cells), -(1 << 32), cells).T.astype(np.int64, order="C")
-
-
-def family_codes(
-    columns: NDArray[np.int64], sizes: Sequence[int], family: Sequence[int]
-) -> NDArray[np.int64]:
-    """A number for the combination of a family's categories in each :func:`coded` row without a gap there."""
-    code = np.zeros(columns.shape[1], dtype=np.int64)
-    for j in family:
-        code *= sizes[j]
-        code += columns[j]
-    gaps = code < 0
-    return code[~gaps] if gaps.any() else code
+# -- tables ----------------------------------------------------------------------------------------
 
 
 def family_counts(
@@ -646,185 +599,14 @@ def smoothed_table(
     table = alone / alone.sum()
     for count in counts:
         rows, before, seen = count.sum(-1, keepdims=True), table[..., None, :], count > 0
-        nats = []
         n, n_rows, p_before = (np.broadcast_to(t, count.shape)[seen] for t in (count, rows, before))
-        for strength in STRENGTHS:
-            p = (n - 1 + strength * p_before) / np.maximum(n_rows - 1 + strength, strength)
-            nats.append(-(n * np.log(p)).sum())
-        strength = STRENGTHS[int(np.argmin(nats))]
+        nats, strengths = np.zeros(len(STRENGTHS)), np.array(STRENGTHS)[:, None]
+        for k in range(0, len(n), 4096):
+            part = slice(k, k + 4096)
+            p = (n[part] - 1 + strengths * p_before[part]) / np.maximum(
+                n_rows[part] - 1 + strengths, strengths
+            )
+            nats -= (n[part] * np.log(p)).sum(1)
+        strength = STRENGTHS[int(nats.argmin())]
         table = (count + strength * before) / (rows + strength)
     return np.maximum(table, 1e-12)
-
-
-class Counted:
-    """Information of columns about one another, counted at the first request: searches with other penalties share it.
-
-    ``cells`` (N, C) are NaN where missing; ``sizes`` are the C numbers of categories.
-    """
-
-    def __init__(self, cells: NDArray[np.float64], sizes: Sequence[int]) -> None:
-        self.columns, self.sizes = coded(cells), sizes
-        alone = [family_counts(self.columns, sizes, (j,)) for j in range(len(sizes))]
-        self.n_seen = [int((count > 0).sum()) for count in alone]
-        self._found: dict[tuple[int, frozenset[int], int], tuple[float, float, float]] = {}
-
-    def gain(self, j: int, own: Sequence[int], i: int, price: float) -> float:
-        """Nats that column ``i`` carries about ``j`` beyond parents ``own``, minus the price of the larger table.
-
-        In the rows that have all these cells, scaled to all rows, at most by ``1 / LEAST_COMPLETE``.
-        """
-        key = j, frozenset(own), i
-        if key not in self._found:
-            self._found[key] = self._count((*own, i, j))
-        nats, free, share = self._found[key]
-        return (nats - price * free) / max(share, LEAST_COMPLETE)
-
-    def _count(self, family: Sequence[int]) -> tuple[float, float, float]:
-        """Nats, free parameters, and the share of the rows that have all the cells."""
-        n_i, n_j = (self.sizes[column] for column in family[-2:])
-        code = family_codes(self.columns, self.sizes, family)
-        n_rows, n_table = len(code), math.prod(self.sizes[column] for column in family)
-        if n_table > n_rows:  # most combinations have no row
-            code, count = np.unique(code, return_counts=True)
-            above, i, j = code // (n_i * n_j), code // n_j % n_i, code % n_j
-            total, fewer, before = (
-                np.bincount(np.unique(part, return_inverse=True)[1], count)
-                for part in (above * n_i + i, above * n_j + j, above)
-            )
-        else:
-            count = np.bincount(code, minlength=n_table).astype(float).reshape(-1, n_i, n_j)
-            total, fewer = count.sum(2), count.sum(1)
-            before = fewer.sum(1)
-        nats = _x_log_x(count) - _x_log_x(total) - _x_log_x(fewer) + _x_log_x(before)
-        each = max(1, self.n_seen[family[-1]] - 1)
-        free, less = (np.minimum(each, FREE * n).sum() for n in (total, before))
-        return nats, float(free - less), n_rows / max(1, self.columns.shape[1])
-
-
-class Search:
-    """Hill climbing: the edge to add or turn that improves a penalised likelihood most, until none does.
-
-    A ``penalty`` of 1 is the Bayesian information criterion. Once ``is_over``, the search ends with its current graph.
-    """
-
-    def __init__(
-        self,
-        counted: Counted,
-        penalty: float,
-        most_parents: int,
-        most_table: int,
-        is_over: Callable[[], bool] = lambda: False,
-        most_pair: int = 0,
-    ) -> None:
-        self.counted, self.sizes, self.is_over = counted, counted.sizes, is_over
-        # nats of one free number
-        self.price = penalty * math.log(max(2, counted.columns.shape[1])) / 2
-        self.most_parents, self.most_table = most_parents, most_table
-        self.most_pair = max(most_pair, most_table)
-        self.parents: list[tuple[int, ...]] = [() for _ in self.sizes]
-        self.refused: set[tuple[int, int]] = set()  # edges that made elimination too expensive
-
-    def gain(self, j: int, own: Sequence[int], i: int) -> float:
-        """:meth:`Counted.gain` at the price of this search."""
-        return self.counted.gain(j, own, i, self.price)
-
-    def tree(self) -> list[tuple[int, ...]]:
-        """The best graph in which no column has two parents (Chow and Liu), of edges whose gain exceeds their price."""
-        gain = np.zeros((len(self.sizes),) * 2)
-        for j in range(len(gain)):
-            for i in range(j):
-                if self._fits(j, i):
-                    gain[i, j] = gain[j, i] = self.gain(j, (), i)
-        return spanning_forest(gain)
-
-    def graph(self, parents: Sequence[tuple[int, ...]] | None = None) -> list[tuple[int, ...]]:
-        """The graph found from ``parents``, by default no edges: parents of every column, most informative first."""
-        c = len(self.sizes)
-        if parents is not None:
-            self.parents = list(parents)
-        gain = np.full((c, c), -np.inf)  # of adding i to the parents of j
-        for j in range(c):
-            self._price_edges(gain, j)
-        for _ in range(4000 if c else 0):
-            if self.is_over():
-                break
-            above = self._ancestors()
-            # i → j closes a cycle if j is an ancestor of i
-            allowed = np.where(above.T, -np.inf, gain)
-            i, j = map(int, np.unravel_index(allowed.argmax(), allowed.shape))
-            best, edge, changed = allowed[i, j], (i, j), {j: (*self.parents[j], i)}
-            for j, own in enumerate(self.parents):
-                for i in own:  # turned
-                    fewer = tuple(p for p in own if p != i)
-                    cycle = any(above[i, p] for p in fewer)
-                    if cycle or (j, i) in self.refused or not self._fits(i, j):
-                        continue
-                    turned = self.gain(i, self.parents[i], j) - self.gain(j, fewer, i)
-                    if turned > best:
-                        best, edge = turned, (j, i)
-                        changed = {j: fewer, i: (*self.parents[i], j)}
-            if best <= ROUNDING_NATS:
-                break
-            before = list(self.parents)
-            for j, own in changed.items():
-                self.parents[j] = own
-            _, largest, _, largest_joint = elimination(self.parents, self.sizes)
-            if largest > self.most_pair or largest_joint > self.most_table:
-                self.parents = before
-                self.refused.add(edge)
-            for j in changed:
-                self._price_edges(gain, j)
-        return [self._by_worth(j) for j in range(c)]
-
-    def _fits(self, j: int, i: int) -> bool:
-        """Whether the table of column ``j`` allows ``i`` as another parent."""
-        family = (*self.parents[j], i, j)
-        size = math.prod(self.sizes[f] for f in family)
-        most = self.most_pair if len(family) == 2 else self.most_table
-        return len(family) <= self.most_parents + 1 and size <= most
-
-    def _price_edges(self, gain: NDArray[np.float64], j: int) -> None:
-        """Gains of every column as another parent of column ``j``."""
-        own = self.parents[j]
-        for i in range(0 if self.is_over() else len(self.sizes)):
-            fits = i != j and i not in own and (i, j) not in self.refused and self._fits(j, i)
-            gain[i, j] = self.gain(j, own, i) if fits else -np.inf
-
-    def _ancestors(self) -> NDArray[np.bool_]:
-        """Whether the first is the second or one of its ancestors: (C, C)."""
-        out = np.eye(len(self.sizes), dtype=bool)
-        for j in parents_first(self.parents):
-            for p in self.parents[j]:
-                out[:, j] |= out[:, p]
-        return out
-
-    def _by_worth(self, j: int) -> tuple[int, ...]:
-        """The parents of a column, each adding most to those before it."""
-        left, out = list(self.parents[j]), ()
-        while left:
-            best = max(left, key=lambda i: self.gain(j, out, i))
-            out = (*out, best)
-            left.remove(best)
-        return out
-
-
-def _x_log_x(values: NDArray[Any]) -> float:
-    return float((values * np.log(np.maximum(values, 1.0))).sum())
-
-
-def spanning_forest(gain: NDArray[np.float64]) -> list[tuple[int, ...]]:
-    """Parents in the tree of most gain (C, C), rooted in the middle so that it is shallow, of edges that gain."""
-    n = len(gain)
-    if n < 2:
-        return [()] * n
-    cost = gain.max() + 1 - gain
-    np.fill_diagonal(cost, 0)
-    tree = minimum_spanning_tree(cost)
-    both = tree + tree.T
-    end = breadth_first_order(both, 0, directed=False)[0][-1]
-    order, above = breadth_first_order(both, end, directed=False)
-    path = [order[-1]]
-    while above[path[-1]] >= 0:
-        path.append(above[path[-1]])
-    above = breadth_first_order(both, path[len(path) // 2], directed=False)[1].tolist()
-    return [(p,) if p >= 0 and gain[j, p] > ROUNDING_NATS else () for j, p in enumerate(above)]

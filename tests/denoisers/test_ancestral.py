@@ -34,7 +34,7 @@ from discrete_itd.denoisers import (
     RowMixtureDenoiser,
 )
 from discrete_itd.denoisers.base import cumulative
-from discrete_itd.denoisers.bayes_net import parents_first
+from discrete_itd.denoisers.graph_search import parents_first
 from discrete_itd.denoisers.mixture import shares_of_classes
 from discrete_itd.likelihood.sampling import sample
 

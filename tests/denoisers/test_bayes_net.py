@@ -41,8 +41,9 @@ from discrete_itd.denoisers import (
     MarginalDenoiser,
     NeuralDenoiser,
     bayes_net,
+    graph_search,
 )
-from discrete_itd.denoisers.bayes_net import elimination
+from discrete_itd.denoisers.graph_search import Elimination, greedy_order, parents_first
 from discrete_itd.storage import files
 from discrete_itd.storage.values import flatten
 
@@ -294,19 +295,55 @@ def naive_elimination(parents, sizes, order):
 
 
 @FEW_EXAMPLES
-@given(graphs())
-def test_elimination_counts_the_tables_on_the_way(graph):
+@given(graphs(), seeds)
+def test_elimination_has_the_tables_on_the_way(graph, seed):
+    """In any order, whether families are there at once or join one after the other; limits refuse the first excess."""
     parents, sizes = graph
-    order, largest, work, joint = elimination(parents, sizes)
+    order = np.random.default_rng(seed).permutation(len(sizes)).tolist()
+    costs, scopes = naive_elimination(parents, sizes, order), naive_scopes(parents, order)
+    at_once, joined = (
+        Elimination(order, parents, sizes),
+        Elimination(order, [()] * len(sizes), sizes),
+    )
+    for j, above in enumerate(parents):
+        family = *above, j
+        changes = joined.changes(family, math.inf, math.inf)
+        largest = [
+            max([1, *(c for n, c in changed_tables(changes) if (n == 2) == pair)])
+            for pair in (1, 0)
+        ]
+        assert joined.changes(family, *largest) == changes
+        for pair in (0, 1):
+            limits = [size - (i == pair) for i, size in enumerate(largest)]
+            assert (joined.changes(family, *limits) is None) == (largest[pair] > 1)
+        joined.update(changes)
+    for elimination in (at_once, joined):
+        assert elimination.cost == costs
+        large = [c for c, s in zip(costs, scopes, strict=True) if len(s) > 2]
+        assert elimination.largest() == (max(costs, default=1), max(large, default=1))
+
+
+def changed_tables(changes):
+    """Numbers of columns of changed tables, and their sizes."""
+    return [(joint.bit_count() + 1, cost) for joint, cost in changes.values()]
+
+
+@FEW_EXAMPLES
+@given(graphs())
+def test_the_order_of_elimination_is_greedy(graph):
+    """At any time no other column has a smaller table."""
+    parents, sizes = graph
+    order = greedy_order(parents, sizes)
     assert sorted(order) == list(range(len(sizes)))
-    costs = naive_elimination(parents, sizes, order)
-    assert largest == max(costs, default=1)
-    scopes = naive_scopes(parents, order)
-    assert joint == max([1, *(c for c, s in zip(costs, scopes, strict=True) if len(s) > 2)])
-    assert work == sum(costs)
-    if order:  # greedy: no other column would have been cheaper to begin with
-        firsts = [naive_elimination(parents, sizes, (j,))[0] for j in range(len(sizes))]
-        assert costs[0] == min(firsts)
+    for n in range(len(order)):
+        others = [naive_elimination(parents, sizes, (*order[:n], j))[n] for j in order[n:]]
+        assert others[0] == min(others)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (0, 1, 1), (1, 2, 3)])
+def test_an_order_of_other_columns_is_refused(order):
+    with pytest.raises(ValueError, match="order must hold each of 3 columns once"):
+        BayesNetDenoiser(make_book("mixed", "cpu"), GRAPH, own_tables(), order=order)
 
 
 @pytest.mark.parametrize("shape", ["tree", "net"])
@@ -335,13 +372,13 @@ def naive_bic(x, sizes, j, above, penalty, n_seen=None, n_rows=None):
         own[row[j]] += 1
     nats = sum((c[c > 0] * np.log(c[c > 0] / c.sum())).sum() for c in counts.values())
     each = max(1, (n_seen or len(np.unique(x[:, j]))) - 1)
-    free = sum(min(each, bayes_net.FREE * c.sum()) for c in counts.values())
+    free = sum(min(each, graph_search.FREE * c.sum()) for c in counts.values())
     return nats - penalty * np.log(max(2, n_rows or len(x))) / 2 * free
 
 
-def search(x, sizes, penalty=1.0, most_parents=5, most_table=1 << 13, most_pair=0):
-    counted = bayes_net.Counted(np.asarray(x, float), sizes)
-    return bayes_net.Search(counted, penalty, most_parents, most_table, most_pair=most_pair)
+def search(x, sizes, most_parents=5, most_table=1 << 13, most_pair=0):
+    counted = graph_search.Counted(np.asarray(x, float), sizes)
+    return graph_search.Search(counted, most_parents, most_table, most_pair)
 
 
 def skeleton(parents):
@@ -350,7 +387,7 @@ def skeleton(parents):
 
 
 def is_acyclic(parents):
-    return len(bayes_net.parents_first(parents)) == len(parents)
+    return len(parents_first(parents)) == len(parents)
 
 
 few_rows = st.tuples(graphs().filter(lambda g: len(g[1]) > 0), st.integers(1, 80), seeds)
@@ -371,29 +408,29 @@ def test_gains_are_nats_less_their_price_in_the_rows_that_have_all(made, share):
     (parents, sizes), n, seed = made
     x = correlated(sizes, n, seed)
     x[np.random.default_rng(seed).random(x.shape) < share] = math.nan
-    s = search(x, sizes, 0.7)
+    price = 0.7 * math.log(max(2, n)) / 2
+    gain = search(x, sizes).counted.gain
     for j, above in enumerate(parents):
         for i in range(len(sizes)):
             if i == j or i in above:
                 continue
             there = x[~np.isnan(x[:, [*above, i, j]]).any(1)]
             if not len(there):
-                assert s.gain(j, above, i) == 0
+                assert gain(j, above, i, price) == 0
                 continue
             more = 0.7, len(np.unique(x[~np.isnan(x[:, j]), j])), n
-            gain = naive_bic(there, sizes, j, (*above, i), *more)
-            gain -= naive_bic(there, sizes, j, above, *more)
-            expected = gain / max(len(there) / n, bayes_net.LEAST_COMPLETE)
-            assert s.gain(j, above, i) == pytest.approx(expected, abs=1e-8)
+            scaled = naive_bic(there, sizes, j, (*above, i), *more)
+            scaled -= naive_bic(there, sizes, j, above, *more)
+            expected = scaled / max(len(there) / n, graph_search.LEAST_COMPLETE)
+            assert gain(j, above, i, price) == pytest.approx(expected, abs=1e-8)
 
 
-def neighbours(parents, sizes, most_parents, most_table):
+def neighbours(parents, most_parents):
     """All graphs with one edge more, or turned, that are allowed."""
     for i, j in itertools.permutations(range(len(parents)), 2):
         changed = [[p for p in above if (p, k) != (j, i)] for k, above in enumerate(parents)]
         changed[j] = list({*changed[j], i})
-        fits = max(map(len, changed)) <= most_parents
-        if fits and is_acyclic(changed) and elimination(changed, sizes)[1] <= most_table:
+        if max(map(len, changed)) <= most_parents and is_acyclic(changed):
             yield changed
 
 
@@ -402,7 +439,8 @@ def neighbours(parents, sizes, most_parents, most_table):
 def test_no_change_of_a_found_graph_would_improve_it(made, penalty, most_parents):
     (_, sizes), n, seed = made
     x = correlated(sizes, n, seed)
-    found = search(x, sizes, penalty, most_parents).graph()
+    graphs = search(x, sizes, most_parents, 1 << 17).climb([penalty])
+    found, _ = next(graphs)
     assert is_acyclic(found)
     assert max(map(len, found)) <= most_parents
 
@@ -411,7 +449,7 @@ def test_no_change_of_a_found_graph_would_improve_it(made, penalty, most_parents
 
     best = total(found)
     assert best >= total([()] * len(sizes)) - 1e-6
-    for other in neighbours(found, sizes, most_parents, 1 << 13):
+    for other in neighbours(found, most_parents):
         assert total(other) <= best + 1e-5
 
 
@@ -422,41 +460,53 @@ def test_limits_are_kept(made, most_parents, most_table, most_pair):
     (_, sizes), n, seed = made
     x = correlated(sizes, n, seed)
     limits = most_parents, most_table, most_pair
-    found = search(x, sizes, 0.0, *limits).graph()
+    found, order = next(search(x, sizes, *limits).climb([0.0]))
     assert is_acyclic(found)
     assert max(map(len, found)) <= most_parents
-    _, largest, _, joint = elimination(found, sizes)
+    largest, joint = Elimination(order, found, sizes).largest()
     assert largest <= max(most_table, most_pair, *sizes)
     assert joint <= most_table
-    again = search(x, sizes, 0.0, *limits).graph()
-    assert found == again
+    assert (found, order) == next(search(x, sizes, *limits).climb([0.0]))
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.1])
+def test_each_lower_price_continues_from_the_graph_before(missing):
+    rng, sizes = np.random.default_rng(1), [2] * 8 + [5]
+    truth = random_bayes_net(Codebook([simplex(k) for k in sizes]), rng)
+    x = draw_rows(truth, 500, rng, missing=missing).numpy()
+    climbed = search(x, sizes, 2, 16)
+    graphs = [graph for graph, _ in climbed.climb([1.0, 0.5, 0.0])]
+    (later, _), _ = climbed.climb([0.5, 0.0], graphs[0])
+    assert later == graphs[1]
+    edges = [sum(map(len, graph)) for graph in graphs]
+    assert edges == sorted(edges)
+    assert edges[0] < edges[-1]
 
 
 def test_what_makes_sums_too_dear_is_refused_once(monkeypatch):
-    """Small tables whose product would be large; no larger ones are as much as counted."""
-    counted, tried = [], []
-    gain, ordered = bayes_net.Search.gain, bayes_net.elimination
+    """Small tables whose product would be large: few orders are sought, and an edge is tried once in each."""
+    tried, sought = [], []
+    changes, greedy = Elimination.changes, graph_search.greedy_order
 
-    def spy(self, j, own, i):
-        counted.append(math.prod(self.sizes[f] for f in (*own, i, j)))
-        return gain(self, j, own, i)
+    def spy(self, family, most_pair, most_table):
+        tried.append(
+            (id(self), family, len(changed := changes(self, family, most_pair, most_table) or ()))
+        )
+        return changed or None
 
-    def cost(parents, sizes):
-        tried.append({(i, j) for j, above in enumerate(parents) for i in above})
-        return ordered(parents, sizes)
-
-    monkeypatch.setattr(bayes_net.Search, "gain", spy)
+    monkeypatch.setattr(Elimination, "changes", spy)
+    monkeypatch.setattr(
+        graph_search, "greedy_order", lambda *graph: sought.append(graph) or greedy(*graph)
+    )
     rng, sizes = np.random.default_rng(1), [2] * 8 + [5]
     truth = random_bayes_net(Codebook([simplex(k) for k in sizes]), rng)
     x = draw_rows(truth, 500, rng).numpy()
-    monkeypatch.setattr(bayes_net, "elimination", cost)
-    found = search(x, sizes, 0.0, 2, 8).graph()
-    assert is_acyclic(found)
-    assert elimination(found, sizes)[1] <= 8
+    found, _ = next(search(x, sizes, 2, 8).climb([0.0]))
     assert len(skeleton(found)) >= 8
-    assert max(counted) <= 8
-    assert len(tried) > sum(map(len, found))  # some in vain
-    assert len(tried) < 60
+    assert len(sought) < len(skeleton(found))
+    refused = [family for _, family, n in tried if not n]
+    assert len(refused) > len(skeleton(found))
+    assert len(refused) < 60
 
 
 GRAPHS = {
@@ -504,9 +554,7 @@ def test_an_exclusive_or_needs_two_parents(device):
     a, b = rng.integers(2, size=(2, 4000))
     x = np.stack([a, b, np.where(rng.random(4000) < 0.1, a | b, a ^ b)], 1).astype(float)
     net = fit(Codebook([simplex(2)] * 3).to(device), torch.tensor(x, device=device))
-    assert (0, 1) in [tuple(sorted(above)) for above in net.parents] or len(
-        skeleton(net.parents)
-    ) == 3
+    assert max(map(len, net.parents)) == 2  # of any column: each is the exclusive or of the others
     p = net.log_prob(torch.tensor([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]], device=device)).exp()
     torch.testing.assert_close(
         p.double().cpu(), torch.tensor([0.225, 0.025]).double(), atol=0.02, rtol=0
@@ -819,13 +867,3 @@ def test_few_rows_are_not_believed_more_than_many(device):
         x = torch.tensor(x, device=device)
         joined += len(skeleton(fit(Codebook([simplex(2)] * 2).to(device), x).parents))
     assert joined <= 1
-
-
-def test_parents_come_by_worth():
-    """What tells most comes first: smoothing lets go of the last."""
-    rng = np.random.default_rng(0)
-    a, b = rng.integers(2, size=(2, 5000))
-    c = np.where(rng.random(5000) < 0.6, a, np.where(rng.random(5000) < 0.7, b, 1 - b))
-    s = search(np.stack([b, a, c], 1), [2, 2, 2])
-    s.parents = [(), (), (0, 1)]
-    assert s._by_worth(2) == (1, 0)

@@ -27,7 +27,8 @@ from discrete_itd.denoisers import (
     MarginalDenoiser,
     RowMixtureDenoiser,
 )
-from discrete_itd.denoisers.bayes_net import STRENGTHS, Counted, Search
+from discrete_itd.denoisers.bayes_net import STRENGTHS
+from discrete_itd.denoisers.graph_search import Counted, Search
 
 # -- exact, whatever is known ----------------------------------------------------------------------
 
@@ -128,7 +129,7 @@ def fit(book, x, **given):
 def most_likely(book, x):
     """Parents in the tree of maximum likelihood, and the information of two columns in the rows that have both."""
     counted = Counted(x.cpu().numpy(), book.levels.cardinalities)
-    return Search(counted, 0.0, 1, 1 << 20).tree(), lambda i, j: counted.gain(j, (), i, 0.0)
+    return Search(counted, 1, 1 << 20).tree(0.0), lambda i, j: counted.gain(j, (), i, 0.0)
 
 
 @FEW_EXAMPLES

@@ -16,8 +16,8 @@ from discrete_itd.denoisers import (
     NeuralDenoiser,
     RowMixtureDenoiser,
 )
-from discrete_itd.denoisers.bayes_net import Search
 from discrete_itd.denoisers.forest import ForestCounts
+from discrete_itd.denoisers.graph_search import Search
 from discrete_itd.models import networks
 from discrete_itd.models.comparison import CandidateTable
 from discrete_itd.models.decoder_mixture import LatentLoss
@@ -333,7 +333,7 @@ def watch(monkeypatch, what):
 @pytest.mark.parametrize(
     "where",
     [
-        (Search, "_ancestors"),
+        (Search, "_step"),
         (LatentLoss, "nats"),
         (Run, "make_step"),
         (CandidateTable, "settle"),
