@@ -396,6 +396,7 @@ def random_causal(book, seed, *, base="marginals", strength=0.6):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         sizes = {"width": 16, "depth": 1, "generator": seeded_generator(seed, "cpu")}
+        sizes["maps_levels"] = bool(seed % 2)
         net = CausalDenoiser(under, order, **sizes).to(book.device)
         for layer in filter(None, (net.network.leave, net.network.skip)):
             torch.nn.init.normal_(layer.weight, std=strength)

@@ -58,6 +58,8 @@ class CausalDenoiser(Denoiser):
         All columns, the first one first; an indicator before its column.
     width, depth, dropout
         Arguments of the :class:`MaskedMLP`.
+    maps_levels : bool
+        Whether the linear map beside the hidden units is for answers about levels, too, or for numbers alone.
     generator : torch.Generator, optional
         Draws the initial weights, on the CPU; by default one of seed 0.
 
@@ -86,6 +88,7 @@ class CausalDenoiser(Denoiser):
         width: int = 256,
         depth: int = 2,
         dropout: float = 0.2,
+        maps_levels: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__(base.codebook)
@@ -97,6 +100,7 @@ class CausalDenoiser(Denoiser):
             if order.index(j) < order.index(i):
                 raise ValueError(f"column {j} comes before its indicator {i} in the order {order}")
         self.width, self.depth, self.dropout = width, depth, dropout
+        self.maps_levels = maps_levels
         self.base = base.requires_grad_(False)
         self.order, self.own_order = order, tuple(order)
         self.features = ColumnFeatures(base, N_REGRESSED)
@@ -107,7 +111,8 @@ class CausalDenoiser(Denoiser):
         answer_rank, n_numbers = rank[self.long.answer_column], self.features.sizes[1]
         # the network's outputs: levels of short columns, then numbers, then levels of long columns
         end = len(answer_rank) - RANK * len(self.long.columns)
-        is_small = n_numbers * len(self.long.feature_column) <= LARGE
+        first = 0 if maps_levels else end - n_numbers
+        is_small = (end - first) * len(self.long.feature_column) <= LARGE
         if not len(answer_rank):  # all columns are constant
             answer_rank = rank.new_tensor([book.n_columns])
         self.network = MaskedMLP(
@@ -115,7 +120,7 @@ class CausalDenoiser(Denoiser):
             answer_rank,
             book.n_columns,
             # a linear map in parallel: without it, numbers that are sums of others are learned far more slowly
-            parallel=range(end - n_numbers if is_small else end, end),
+            parallel=range(first if is_small else end, end),
             width=width,
             depth=depth,
             dropout=dropout,

@@ -276,13 +276,15 @@ def test_answers_are_the_same_one_by_one(parallel):
     torch.testing.assert_close(network(features)[:, :3], steps[:, :3])
 
 
-def test_the_map_beside_the_units_is_for_answers_about_numbers():
+@pytest.mark.parametrize("maps_levels", [False, True])
+def test_the_map_beside_the_units_is_for_numbers_and_levels_of_short_columns_if_asked(maps_levels):
     book = Codebook([simplex(neural.LONG + 2), real(), simplex(3), real()])
     x = torch.rand(50, 4, dtype=torch.float64) * 2 // 1
-    denoiser = CausalDenoiser(MarginalDenoiser.fit(book, x), range(4), width=8)
+    sizes = {"width": 8, "maps_levels": maps_levels}
+    denoiser = CausalDenoiser(MarginalDenoiser.fit(book, x), range(4), **sizes)
     answered = denoiser.long.answer_column.tolist()
     beside = [i in denoiser.network.parallel for i in range(len(answered))]
-    assert beside == [j in (1, 3) for j in answered]
+    assert beside == [j in (1, 3) or (maps_levels and j == 2) for j in answered]
     assert denoiser.network.skip.mask.shape[0] == sum(beside) > 0
 
 

@@ -120,3 +120,16 @@ def test_without_time_for_a_comparison_the_order_is_the_natural_one():
     assert SMALL.kind_of_order(rows.marginals, rows, how) == "natural"
     assert not how.cut
     assert not how.left_out
+
+
+def test_a_network_maps_levels_linearly_if_the_cells_for_each_weight_are_many():
+    n_levels, n_columns = 4 * 2 + 1, 5  # of chain, but the first level of each column
+    n_weights = n_levels * (n_levels + n_columns)
+    enough = -(-networks.CELLS_OF_WEIGHT * n_weights // n_columns)
+    for n, expected in ((enough - 1, False), (enough, True)):
+        rows = training_rows(chain(n + 40))
+        network = SMALL.untrained(rows.marginals, list(range(n_columns)), rows, 0)
+        assert network.maps_levels == expected
+        assert (network.network.skip is not None) == expected
+        if expected:
+            assert network.network.skip.weight.numel() == n_weights
