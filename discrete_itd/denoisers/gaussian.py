@@ -13,7 +13,7 @@ from torch import Tensor
 from discrete_itd import devices
 from discrete_itd.channel.codebook import REAL_KNOWN_SNR
 from discrete_itd.channel.rounded_numbers import Intervals, NumberLines
-from discrete_itd.denoisers.base import CACHED, LARGE, filled, row_product, rows_at_once
+from discrete_itd.denoisers.base import BLOCK, CACHED, LARGE, filled, row_product, rows_at_once
 from discrete_itd.denoisers.marginal import NARROWEST_SD
 
 Made = TypeVar("Made")
@@ -24,6 +24,7 @@ EVEN_CELL, NARROW_CELL = 0.02, 0.6
 # Distances, over the root of two, beyond which an error function underflows: the tail of a Gaussian goes on from there
 # by its exponent alone.
 FARTHEST = {torch.float32: 9.0, torch.float64: 26.0}
+ALONE = 4  # numbers for each class of a row that a computation of one column at a time leaves in the cache
 FEW_GAPS = 8  # most missing cells of a row for the Kalman filter: more cost as much as a pattern of their own
 
 
@@ -109,16 +110,13 @@ class DenseGaussians:
             covariance - gain * root[:, None, None, :] @ covariance,
         )
 
-    @property
-    def _at_once(self) -> int:
-        return rows_at_once(CACHED // self.mean.numel())
-
-    def _patterns(self, snr: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _patterns(self, snr: Tensor, n_numbers: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Distinct SNRs (U, R) of rows (B, R), and the indices (U, n) of the rows that have them: U or n is 1.
 
-        On a CPU U is 1 and n a multiple of a block, but rows with noise of their own have n = 1; elsewhere n is 1.
+        On a CPU U is 1 and n a multiple of a block, but rows with noise of their own have n = 1; elsewhere n is 1. For
+        each class of a row so many numbers are computed, R by default.
         """
-        at_once = self._at_once
+        at_once = rows_at_once(CACHED // (len(self.mean) * (n_numbers or self.mean.shape[1])))
         every = torch.arange(len(snr), device=snr.device)
         alone, shared = every, []
         if not devices.static_shapes(snr.device):
@@ -142,13 +140,13 @@ class DenseGaussians:
         Known numbers have the masses of their cells; noisy ones are taken as points, however coarse their lattice.
         """
         known = torch.isinf(snr)
-        n_real, cells = snr.shape[1], lines.cells(y.masked_fill(~known, math.nan))
+        cells = lines.cells(y.masked_fill(~known, math.nan))
         mean, var = y.new_zeros(2, *snr.shape, len(self.mean))
         fit, few = y.new_zeros(len(y), len(self.mean)), torch.zeros_like(known[:, 0])
         for rows, missing in self._few_gaps(cells.width, (known | (snr == 0)).all(1)):
             some = Intervals(*(t[rows] for t in cells))
-            (log_mass,), *moments = self._filtered(some, missing, range(n_real), (n_real,))
-            few[rows], fit[rows] = True, log_mass.to(fit)
+            log_masses, *moments = self._filtered(some, missing, range(snr.shape[1]))
+            few[rows], fit[rows] = True, torch.stack(log_masses).sum(0).to(fit)
             mean[rows], var[rows] = y[rows, :, None], 1 / REAL_KNOWN_SNR
             mean[rows[:, None], missing], var[rows[:, None], missing] = (t.to(y) for t in moments)
         root = torch.where(known, 1.0, snr.double().sqrt())
@@ -173,7 +171,7 @@ class DenseGaussians:
         return devices.replace_rows(fit, ~few, by_patterns), mean, var
 
     def _few_gaps(self, cells: Tensor, which: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        """For each small number m of missing cells, the rows (n,) that have m, and the columns of these: (n, m).
+        """Batches of rows (n,) with the same small number m of missing cells, and the columns of these: (n, m).
 
         ``which`` (B,) masks rows of cells (B, R), NaN where missing. Where no shape may depend on data, there are none.
         """
@@ -182,72 +180,81 @@ class DenseGaussians:
         n_gaps = cells.isnan().sum(1).masked_fill(~which, 0)
         for m in n_gaps.unique().tolist():
             if 0 < m <= FEW_GAPS:
-                rows = torch.nonzero(n_gaps == m).flatten()
-                yield rows, torch.nonzero(cells[rows].isnan())[:, 1].view(-1, m)
+                n_numbers = len(self.mean) * max(self.mean.shape[1], m**2)
+                at_once = max(BLOCK, rows_at_once(CACHED // n_numbers))
+                for rows in torch.nonzero(n_gaps == m).flatten().split(at_once):
+                    yield rows, torch.nonzero(cells[rows].isnan())[:, 1].view(-1, m)
 
     def _filtered(
-        self, cells: Intervals, missing: Tensor, order: Sequence[int], ends: Sequence[int]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Log-masses (S, B, Z) of cells, and means and variances (B, m, Z) of the ``missing`` columns (B, m): float64.
+        self, cells: Intervals, missing: Tensor, order: Sequence[int]
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Log-masses, R of (n, Z), of cells (n, R), means and variances (n, m, Z) of the ``missing`` columns (n, m).
 
-        A column's standardised residual given all columns before it is a linear function of these. So the missing
-        cells are the state of a Kalman filter, whose observations are the known ones, column after column in an order.
-        Log-masses are those of the first columns in it, as many as each of the S ``ends`` says.
+        All are float64. A column's standardised residual given all columns before it in an order is a linear function
+        of these. So the missing cells are the state of a Kalman filter, whose observations are the known ones, column
+        after column. Log-masses are 0 where a cell is missing.
         """
-        n_real, n_classes = cells.width.shape[1], len(self.mean)
-        affine, sd = self._whole_chain(order)
-        out = []
-        for some in torch.arange(len(missing)).split(
-            rows_at_once(CACHED // (n_classes * max(n_real, missing.shape[1] ** 2)))
-        ):
-            n, state, width = len(some), missing[some], cells.width[some].double()
-            t = filled(cells.middle[some].double().nan_to_num(0.0))
-            t = torch.cat([t, torch.ones_like(t[:, :1])], 1)
-            mean = t.new_zeros(*state.shape, n_classes)
-            cov = t.new_zeros(*state.shape, state.shape[1], n_classes)
-
-            terms = []
-            for r in order:
-                row, k = (state == r).nonzero().unbind(1)
-                slope = affine[r][0, state]  # of the residual on earlier missing cells: (n, m, Z)
-                along = torch.zeros_like(mean)
-                for i in range(state.shape[1]):
-                    along.addcmul_(cov[:, :, i], slope[:, i, None])
-                z = (t @ affine[r][0])[:n] + (slope * mean).sum(1)
-                var = 1 + (slope * along).sum(1)
-                scale = var.sqrt()
-                cell = z / scale, width[:, r, None], sd[r][0] * scale
-                terms.append(log_masses_in_classes(*cell, t.dtype).nan_to_num_(0.0))
-                recorded = width[:, r, None].nan_to_num(0.0) / sd[r][0]
-                gain = (1 / (var + recorded.square() / 12)).index_fill(0, row, 0.0)[:, None]
-                mean.addcmul_(along, z[:, None] * gain, value=-1.0)
-                cov.addcmul_(along[:, :, None], (along * gain)[:, None], value=-1.0)
-                if len(row):
-                    mean[row, k], across = -sd[r][0] * z[row], -sd[r][0] * along[row]
-                    cov[row, k], cov[row, :, k] = across, across
-                    cov[row, k, k] = sd[r][0].square() * var[row]
-            total = running_sums(terms, t.new_zeros(n, n_classes), ends)
-            out.append((total, mean, cov.diagonal(dim1=1, dim2=2).mT))
-        log_masses, means, var = zip(*out, strict=True)
-        mean, var = torch.cat(means), torch.cat(var).clamp_min(1 / REAL_KNOWN_SNR)
-        return torch.cat(log_masses, 1), mean, var
+        (n, m), n_classes = missing.shape, len(self.mean)
+        (affine, sd), width = self._whole_chain(order), cells.width.double()
+        t = filled(cells.middle.double().nan_to_num(0.0))
+        t = torch.cat([t, torch.ones_like(t[:, :1])], 1)
+        mean, cov = t.new_zeros(n, m, n_classes), t.new_zeros(n, m, m, n_classes)
+        log_masses = []
+        for r in order:
+            row, k = (missing == r).nonzero().unbind(1)
+            slope = affine[r][0, missing]  # of the residual on earlier missing cells: (n, m, Z)
+            along = torch.zeros_like(mean)
+            for i in range(m):
+                along.addcmul_(cov[:, :, i], slope[:, i, None])
+            z = (t @ affine[r][0])[:n] + (slope * mean).sum(1)
+            var = 1 + (slope * along).sum(1)
+            scale = var.sqrt()
+            cell = z / scale, width[:, r, None], sd[r][0] * scale
+            log_masses.append(log_masses_in_classes(*cell, t.dtype).nan_to_num_(0.0))
+            recorded = width[:, r, None].nan_to_num(0.0) / sd[r][0]
+            gain = (1 / (var + recorded.square() / 12)).index_fill(0, row, 0.0)[:, None]
+            mean.addcmul_(along, z[:, None] * gain, value=-1.0)
+            cov.addcmul_(along[:, :, None], (along * gain)[:, None], value=-1.0)
+            if len(row):
+                mean[row, k], across = -sd[r][0] * z[row], -sd[r][0] * along[row]
+                cov[row, k], cov[row, :, k] = across, across
+                cov[row, k, k] = sd[r][0].square() * var[row]
+        var = cov.diagonal(dim1=1, dim2=2).mT.clamp_min(1 / REAL_KNOWN_SNR)
+        return log_masses, mean, var
 
     def log_masses(self, cells: Intervals) -> Tensor:
         """Log-masses of cells (B, R), NaN where missing: (B, Z)."""
+        n_real, missing = cells.width.shape[1], cells.width.isnan()
         out = self.mean.new_zeros(len(cells.width), len(self.mean))
-        wide = (cells.width > self._narrowest).any(1)
+        wide = cells.width > self._narrowest
+        affine, sd = self._whole_chain()
 
         def as_densities(rows: Tensor) -> Tensor:
-            some = Intervals(*(part[filled(rows)] for part in cells))
-            log_width = some.log_width().nan_to_num(0.0).sum(1, keepdim=True)
-            return (self.log_densities(some.middle) + log_width).to(out)[: len(rows)]
+            middle, width = (part[filled(rows)] for part in cells)
+            total = self.log_densities(middle)
+            total = total.add_(Intervals(middle, width).log_width().nan_to_num(0.0).sum(1)[:, None])
+            t = torch.cat([middle, torch.ones_like(middle[:, :1])], 1)
+            for r in range(n_real):  # there is more in a wide cell of a complete row
+
+                def with_cells(
+                    i: Tensor, r: int = r, t: Tensor = t, total: Tensor = total
+                ) -> Tensor:
+                    z = row_product(filled(t[i]), affine[r][0])[: len(i)]
+                    some = z, width[i, r, None], sd[r][0]
+                    more = log_masses_in_classes(*some, out.dtype).double()
+                    return total[i] + (more - log_densities_in_classes(*some))
+
+                total = devices.replace_rows(total, wide[filled(rows), r], with_cells)
+            return total.to(out)[: len(rows)]
 
         def chained(rows: Tensor) -> Tensor:
-            n_real = cells.width.shape[1]
             some = Intervals(*(part[rows] for part in cells))
             return self._chained(some, range(n_real), (n_real,))[0]
 
-        return devices.replace_rows(devices.replace_rows(out, ~wide, as_densities), wide, chained)
+        # the chain of all columns costs as much as what a third of them have beyond their densities
+        by_chain = wide.any(1) & (missing.any(1) | (3 * wide.sum(1) > n_real))
+        out = devices.replace_rows(out, ~by_chain, as_densities)
+        return devices.replace_rows(out, by_chain, chained)
 
     def log_masses_before(self, cells: Intervals, later: Sequence[int | None]) -> Tensor:
         """Log-masses of cells (B, R) without the ``later`` ones, and as these join them one by one: (1 + K, B, Z).
@@ -264,18 +271,9 @@ class DenseGaussians:
     def _chained(self, cells: Intervals, order: Sequence[int], ends: Sequence[int]) -> Tensor:
         """Log-masses (S, B, Z) of the first cells (B, R) in an order, as many as each of ``ends`` says."""
         out = self.mean.new_zeros(len(ends), len(cells.width), len(self.mean))
-        many = torch.ones_like(cells.width[:, 0], dtype=torch.bool)
-        for rows, missing in self._few_gaps(cells.width, many):
-            some = Intervals(*(part[rows] for part in cells))
-            many[rows], out[:, rows] = False, self._filtered(some, missing, order, ends)[0]
-        if devices.static_shapes(many.device):
-            rows = torch.arange(len(many), device=many.device)
-        else:
-            rows = torch.nonzero(many).flatten()
-        some = Intervals(*(part[rows] for part in cells))
-        for i, log_mass in self._chains(some, order) if len(rows) else ():
+        for rows, log_mass in self._chains(cells, order) if len(cells.width) else ():
             terms = (log_mass(r).nan_to_num_(0.0) for r in order)
-            out[:, rows[i]] = running_sums(terms, out.new_zeros(len(i), out.shape[2]), ends)
+            out[:, rows] = running_sums(terms, out.new_zeros(len(rows), out.shape[2]), ends)
         return out
 
     @cached_property
@@ -286,13 +284,70 @@ class DenseGaussians:
 
     def log_densities(self, cells: Tensor) -> Tensor:
         """Log-densities of cells (B, R), NaN where missing: (B, Z), float64."""
-        known = ~cells.isnan()
-        snr, t = torch.where(known, math.inf, 0.0), cells.double().nan_to_num(0.0)
+        cells = cells.double()
+        t, many = cells.nan_to_num(0.0), torch.ones_like(cells[:, 0], dtype=torch.bool)
         out = t.new_zeros(len(t), len(self.mean))
-        for pattern, rows in self._patterns(snr):
-            mass = self._mass(pattern)
-            out.index_copy_(0, rows.flatten(), row_product(monomials(t[rows]), mass).flatten(0, 1))
-        return out
+        for rows, missing in self._few_gaps(cells, many):
+            many[rows], out[rows] = False, self._eliminated(t[rows], missing)[0]
+
+        def by_patterns(index: Tensor) -> Tensor:
+            new = t.new_zeros(len(index), len(self.mean))
+            for pattern, rows in self._patterns(
+                torch.where(cells[index].isnan(), 0.0, math.inf), ALONE
+            ):
+                features = monomials(t[index[rows]])
+                new.index_copy_(
+                    0, rows.flatten(), row_product(features, self._mass(pattern)).flatten(0, 1)
+                )
+            return new
+
+        return devices.replace_rows(out, many, by_patterns)
+
+    @cached_property
+    def _quadratic(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-densities of complete rows: coefficients (F, Z), precisions (R, R, Z), these times the means (R, Z)."""
+        precision = torch.cholesky_inverse(self.chol.double())
+        linear = (precision @ self.mean.double()[..., None])[..., 0]
+        mass = self.posterior(torch.full_like(self.mean[:1], math.inf)).mass[0]
+        return mass, precision.permute(1, 2, 0).contiguous(), linear.T.contiguous()
+
+    def _eliminated(
+        self, t: Tensor, missing: Tensor
+    ) -> tuple[Tensor, list[Tensor], dict[tuple[int, int], Tensor]]:
+        """Log-densities (n, Z) of rows t (n, R), 0 in the ``missing`` columns (n, m), and the posterior of these.
+
+        Means, m of (n, Z), and of each two of the m minus the covariance, (n, Z). The log-density of a complete row is
+        quadratic: missing numbers are integrated out one by one, by the sweep operator (Beaton 1964).
+        """
+        m, n_real = missing.shape[1], t.shape[1]
+        mass, precision, linear = self._quadratic
+        log_p = row_product(monomials(filled(t)), mass)[: len(t)]
+        pull = [torch.empty_like(log_p) for _ in range(m)]
+        for i in range(m):
+            for r in missing[:, i].unique().tolist():
+                rows = torch.nonzero(missing[:, i] == r).flatten()
+                product = row_product(filled(t[rows]), precision[r])[: len(rows)]
+                pull[i].index_copy_(0, rows, linear[r] - product)
+        pairs = precision.flatten(0, 1)
+        swept = {
+            (i, k): pairs.index_select(0, missing[:, i] * n_real + missing[:, k])
+            for i in range(m)
+            for k in range(i, m)
+        }
+        for k in range(m):
+            inverse = swept[k, k].reciprocal()
+            log_p.addcmul_(pull[k].square(), inverse, value=0.5).add_(inverse.log(), alpha=0.5)
+            row = {i: swept[min(i, k), max(i, k)] for i in range(m) if i != k}
+            slope = {i: value * inverse for i, value in row.items()}
+            for i in row:
+                pull[i].addcmul_(slope[i], pull[k], value=-1.0)
+                for j in row:
+                    if j >= i:
+                        swept[i, j].addcmul_(slope[i], row[j], value=-1.0)
+                swept[min(i, k), max(i, k)] = slope[i]
+            pull[k].mul_(inverse)
+            swept[k, k] = -inverse
+        return log_p.add_(0.5 * m * math.log(2 * math.pi)), pull, swept
 
     def _mass(self, snr: Tensor) -> Tensor:
         """The ``mass`` of :meth:`posterior` without noisy cells; on a CPU kept for the next batch."""
@@ -309,31 +364,61 @@ class DenseGaussians:
             kept[key] = make()
         return kept[key]
 
-    def moments(self, cells: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Expected sums of cells (B, R), of their products, and of rows, by ``shares`` (B, Z) of classes: ``Sums``."""
-        cells, r = cells.double(), shares.T.double()
-        first = torch.zeros_like(self.mean, dtype=torch.float64)
-        second = torch.zeros_like(self.chol, dtype=torch.float64)
-        is_known, t = ~cells.isnan(), cells.nan_to_num(0.0)
-        patterns, pattern = is_known.unique(dim=0, return_inverse=True)
-        n_real = cells.shape[1]
-        i, j = torch.tril_indices(n_real, n_real, device=cells.device)
+    def moments(
+        self, cells: Tensor, divide: Callable[[Tensor, Tensor], Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Expected sums of cells (B, R), NaN where missing, and of their products, in each class: those of ``Sums``.
+
+        ``divide`` maps rows (n,) and their log-densities (n, Z) to the shares (n, Z) of the classes, float64.
+        """
+        cells, (n_classes, n_real) = cells.double(), self.mean.shape
+        t, many = cells.nan_to_num(0.0), torch.ones_like(cells[:, 0], dtype=torch.bool)
+        lower = tuple(torch.tril_indices(n_real, n_real, device=cells.device))
+        n_pairs = len(lower[0])
+        first = t.new_zeros(n_classes, n_real)
+        second, crossed = (
+            first.new_zeros(*first.shape, n_real),
+            t.new_zeros(n_real, n_real, n_classes),
+        )
+        known_sums = t.new_zeros(n_classes, n_pairs + n_real + 1)
+        for rows, missing in self._few_gaps(cells, many):
+            many[rows] = False
+            log_p, mean, swept = self._eliminated(t[rows], missing)
+            r = divide(rows, log_p)
+            known_sums.addmm_(r.T, monomials(t[rows]))
+            for k, expected in enumerate(mean):
+                weighted, column = r * expected, missing[:, k]
+                first.T.index_add_(0, column, weighted)
+                for c in column.unique().tolist():
+                    i = torch.nonzero(column == c).flatten()
+                    crossed[c].addmm_(t[rows[i]].T, weighted[i])
+                for j in range(k + 1):
+                    products = (weighted * mean[j]).addcmul_(r, swept[j, k], value=-1.0)
+                    products = products.mul_(0.5) if j == k else products
+                    crossed.flatten(0, 1).index_add_(0, column * n_real + missing[:, j], products)
+
+        def squares(sums: Tensor) -> Tensor:
+            out = torch.zeros_like(second)
+            out[:, lower[0], lower[1]] = out[:, lower[1], lower[0]] = sums[:, :n_pairs]
+            return out
+
+        rest = torch.nonzero(many).flatten()
+        patterns, pattern = (~cells[rest].isnan()).unique(dim=0, return_inverse=True)
         for u, known in enumerate(patterns):
-            rows = torch.nonzero(pattern == u).flatten()
-            sums = r[:, rows] @ monomials(t[rows])
-            squares = torch.zeros_like(second)
-            squares[:, i, j] = squares[:, j, i] = sums[:, : len(i)]
-            values, n = sums[:, len(i) : -1], sums[:, -1:]
-            if not bool(known.all()):  # missing cells have expected values
-                posterior = self.posterior(torch.where(known, math.inf, 0.0)[None])
-                gain, offset = posterior.gain[0], posterior.offset[0]
-                values = (gain @ values[:, :, None])[:, :, 0]
+            posterior = self.posterior(torch.where(known, math.inf, 0.0)[None])
+            sums = known_sums if bool(known.all()) else torch.zeros_like(known_sums)
+            for some in rest[pattern == u].split(rows_at_once(CACHED // (ALONE * n_classes))):
+                features = monomials(t[some])
+                sums.addmm_(divide(some, features @ posterior.mass[0]).T, features)
+            if sums is not known_sums:  # missing cells have expected values
+                gain, offset, n = posterior.gain[0], posterior.offset[0], sums[:, -1:]
+                values = (gain @ sums[:, n_pairs:-1, None])[:, :, 0]
                 both = outer(values, offset)
-                squares = gain @ squares @ gain.mT + both + both.mT
-                squares += n[:, :, None] * (outer(offset, offset) + posterior.covariance[0])
-                values = values + n * offset
-            first, second = first + values, second + squares
-        return first, second, r.sum(1, keepdim=True)
+                second += gain @ squares(sums) @ gain.mT + both + both.mT
+                second += n[:, :, None] * (outer(offset, offset) + posterior.covariance[0])
+                first += values + n * offset
+        crossed = (crossed + crossed.transpose(0, 1)).permute(2, 0, 1)
+        return first + known_sums[:, n_pairs:-1], second + squares(known_sums) + crossed
 
     def in_order(self, cells: Intervals, order: Sequence[int]) -> Callable[[int], Tensor]:
         """A function from a column to log-masses (B, Z) of its cells, given the known ones before them in an order.
@@ -355,28 +440,38 @@ class DenseGaussians:
     def _chains(
         self, cells: Intervals, order: Sequence[int]
     ) -> Iterator[tuple[Tensor, Callable[[int], Tensor]]]:
-        """Rows (n,) with the same known cells, and a function from a column to log-masses (n, Z), NaN where missing.
+        """Rows (n,), and a function from a column to log-masses (n, Z) of their cells, meaningless where missing.
 
         Each cell is given the known ones before it in an order of the columns.
         """
         values, width = (t.double() for t in cells)
-        place = devices.index_tensor(tuple(order), str(values.device))
-        for ways, rows in self._patterns(torch.where(values.isnan(), 0.0, math.inf)):
+        place, many = (
+            devices.index_tensor(tuple(order), str(values.device)),
+            torch.ones_like(width[:, 0], dtype=torch.bool),
+        )
+        for rows, missing in self._few_gaps(width, many):
+            some, many[rows] = Intervals(*(part[rows] for part in cells)), False
+            terms = [term.to(self.mean) for term in self._filtered(some, missing, order)[0]]
+            yield rows, lambda r, terms=terms: terms[order.index(r)]
+        every = torch.arange(len(many), device=many.device)
+        index = every if devices.static_shapes(many.device) else every[many]
+        known = torch.where(values[index].isnan(), 0.0, math.inf)
+        for ways, rows in self._patterns(known, ALONE) if len(index) else ():
             affine, sd = self._once(partial(self._standardising, ways, place), ways, *order)
-            t = values[rows].nan_to_num(0.0)
+            t = values[index[rows]].nan_to_num(0.0)
             t = torch.cat([t, torch.ones_like(t[..., :1])], -1)
 
             def log_mass(
                 r: int,
                 t: Tensor = t,
-                rows: Tensor = rows,
+                place: Tensor = index[rows],
                 affine: Tensor = affine,
                 sd: Tensor = sd,
             ) -> Tensor:
-                z, cell = row_product(t, affine[r]), width[:, r][rows][..., None]
+                z, cell = row_product(t, affine[r]), width[:, r][place][..., None]
                 return log_masses_in_classes(z, cell, sd[r], self.mean.dtype).flatten(0, 1)
 
-            yield rows.flatten(), log_mass
+            yield index[rows].flatten(), log_mass
 
     def leave_one_out(self, cells: Intervals) -> tuple[Tensor, Tensor]:
         """Means and variances (B, R, Z) of numbers given all other known cells (B, R) of their row, float64."""
@@ -398,7 +493,7 @@ class DenseGaussians:
             var.index_copy_(0, flat, new.flatten(0, 1))
         for rows, missing in self._few_gaps(width, wide):
             some = Intervals(*(t[rows] for t in cells))
-            _, *moments = self._filtered(some, missing, range(values.shape[1]), ())
+            _, *moments = self._filtered(some, missing, range(values.shape[1]))
             means[rows[:, None], missing], var[rows[:, None], missing] = moments
         return means, var
 
@@ -508,32 +603,48 @@ def log_masses_in_classes(z: Tensor, width: Tensor, sd: Tensor, dtype: torch.dty
     The Gaussians have standard deviations ``sd`` (..., Z), all but whose last dimension may be 1. Relative to the
     density, cells of a width w in standard deviations have :math:`w^2 (z^2 - 1) / 24 - w^4 (z^4 + 4 z^2 - 2) / 2880`
     nats more, and far out about :math:`\log(\sinh(a) / a)` with a = w |z| / 2. Wide ones are differences of error
-    functions.
+    functions. Rows whose cells are narrower in all classes than the next limit are spared the next step.
     """
-    bend = (width.square() / 24).to(dtype) * sd.square().reciprocal().to(dtype)
-    z = z.to(dtype)
-    square = z.square()
-    # 2.5 (tilt - 1) has the first terms of log(sinh(a) / a), and is within a twentieth of it up to a = 20
-    tilt = torch.addcmul(bend.new_ones(()), bend, square, value=0.8).sqrt_()
-    log_width = torch.where(width > 0, width, 1.0).log().to(dtype)
-    out = log_width - (math.sqrt(2 * math.pi) * sd).log().to(dtype) - 2.5
-    out = out.add_(square, alpha=-0.5).add_(bend).addcmul_(bend, bend, value=0.4)
-    out = out.add_(tilt, alpha=2.5).addcmul_(tilt, bend, value=-2.0).flatten(0, -2)
-    limit, bend, far = NARROW_CELL**2 / 24, bend.expand_as(z).flatten(0, -2), FARTHEST[dtype]
-    has_wide = (width > NARROW_CELL * sd.amin(-1, keepdim=True)).expand(*z.shape[:-1], 1)
+    shape, far, half = z.shape, FARTHEST[dtype], math.sqrt(0.125)
+    if sd.shape[:-1].numel() > 1:
+        sd = sd.expand_as(z)
+    z, sd, width = (t.flatten(0, -2) for t in (z.to(dtype), sd, width.expand(*shape[:-1], 1)))
+    widest = (width / sd.amin(1, keepdim=True))[:, 0].nan_to_num(0.0)
+    scale, width = sd.reciprocal().to(dtype), width.to(dtype)
+    out = log_densities_in_classes(z, width, sd.to(dtype))
+
+    def picked(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scales = scale if len(scale) == 1 else scale.index_select(0, rows)
+        z_rows, total = (t.index_select(0, rows) for t in (z, out))
+        return z_rows, width.index_select(0, rows) * scales, total
+
+    def bent(rows: Tensor) -> Tensor:
+        z_rows, bend, total = picked(rows)
+        bend = bend.square_().div_(24)
+        # 2.5 (tilt - 1) has the first terms of log(sinh(a) / a), and is within a twentieth of it up to a = 20
+        tilt = z_rows.square_().mul_(bend).mul_(0.8).add_(1).sqrt_()
+        total = total.sub_(2.5).add_(bend).addcmul_(bend, bend, value=0.4)
+        return total.add_(tilt, alpha=2.5).addcmul_(tilt, bend, value=-2.0)
 
     def with_wide(rows: Tensor) -> Tensor:
-        # steep ramps in place of comparisons, which take as long as an error function
-        is_wide = (bend[rows] - limit).mul_(1 / torch.finfo(dtype).eps).clamp_(0.0, 1.0)
-        half = (3 * bend[rows]).sqrt_()
-        middle = z.flatten(0, -2)[rows].abs_().mul_(math.sqrt(0.5))
-        low, high = middle - half, middle + half
-        mass = torch.erfc(low).sub_(torch.erfc(high)).mul_(0.5)
+        middle, width_rows, total = picked(rows)
+        # a steep ramp in place of a comparison, which takes as long as an error function
+        is_wide = (width_rows - NARROW_CELL).mul_(1 / torch.finfo(dtype).eps).clamp_(0.0, 1.0)
+        middle = middle.abs_().mul_(math.sqrt(0.5))
+        low, high = middle.sub(width_rows, alpha=half), middle.add(width_rows, alpha=half)
+        mass = torch.erfc(low).sub_(high.erfc_()).mul_(0.5)
         log_mass = mass.clamp_min_(math.erfc(far) / 2).log_()
         log_mass = log_mass.sub_(low.clamp_min_(far).square_().sub_(far**2))
-        return out[rows].lerp_(log_mass, is_wide)
+        return total.lerp_(log_mass, is_wide)
 
-    return devices.replace_rows(out, has_wide.flatten(), with_wide).view(z.shape)
+    out = devices.replace_rows(out, widest > EVEN_CELL, bent)
+    return devices.replace_rows(out, widest > NARROW_CELL, with_wide).view(shape)
+
+
+def log_densities_in_classes(z: Tensor, width: Tensor, sd: Tensor) -> Tensor:
+    """:func:`log_masses_in_classes` of cells in which the density is constant, of a width 0 the log-density."""
+    log_width = torch.where(width == 0, 1.0, width).log()
+    return (log_width - (math.sqrt(2 * math.pi) * sd).log()).sub(z.square(), alpha=0.5)
 
 
 def running_sums(terms: Iterable[Tensor], start: Tensor, ends: Sequence[int]) -> Tensor:

@@ -48,6 +48,7 @@ from discrete_itd.denoisers.base import (
     rows_at_once,
 )
 from discrete_itd.denoisers.gaussian import (
+    ALONE,
     EVEN_CELL,
     DenseGaussians,
     cholesky,
@@ -359,7 +360,7 @@ class MixtureDenoiser(Denoiser):
 
     def _batches(self, x: Tensor) -> Sequence[Tensor]:
         """Batches of rows whose numbers for each class stay in a cache."""
-        n = 2 if self.dense is None else max(2, self.means.shape[1])
+        n = 2 if self.dense is None else ALONE
         return x.split(max(BLOCK, rows_at_once(CACHED // (n * self.n_components))))
 
     def _in_order(self, cells: Intervals, order: Sequence[int]) -> Callable[[int], Tensor]:
@@ -396,30 +397,14 @@ class MixtureDenoiser(Denoiser):
         return of_column
 
     def log_factors(self, x: Tensor) -> Tensor:
-        """The mean over the order of the table and its reverse.
-
-        The sum is that of the former order: where dependent numbers make the mean differ, known cells share the rest.
-        """
-        book, forward = self.codebook, range(self.codebook.n_columns)
-        orders = [book.in_order(columns) for columns in (forward, forward[::-1])]
-        parts, (rows, back) = [], self.by_gaps(x)
+        """In the order of the table."""
+        order = self.codebook.in_order(range(self.codebook.n_columns))
+        place, parts = devices.index_tensor(tuple(order), str(x.device)), []
+        rows, back = self.by_gaps(x)
         for some in self._batches(rows):
-            out, total = self.log_weights.new_zeros(some.shape), None
-            for order in orders:
-                shares = shares_of_classes(self.log_weights, map(self._cells(some, order), order))
-                place = devices.index_tensor(tuple(order), str(x.device))
-                out = out.index_add(1, place, shares, alpha=0.5)
-                total = shares.sum(1) if total is None else total
-            if self.dense is not None and total is not None:
-                # the sum is that of the first order; rows with missing numbers are scored by a filter, not by the chain
-                has_gap = some[:, book.reals].isnan().any(1)
-                total = devices.replace_rows(
-                    total, has_gap, lambda i, some=some, like=total: self.log_prob(some[i]).to(like)
-                )
-                present = ~some.isnan() & torch.isin(torch.arange(x.shape[1]).to(place), place)
-                rest = (total - out.sum(1)) / present.sum(1).clamp_min(1)
-                out = out + rest[:, None] * present
-            parts.append(out)
+            shares = shares_of_classes(self.log_weights, map(self._cells(some, order), order))
+            out = shares.new_zeros(some.shape)
+            parts.append(out.index_copy(1, place, shares.expand(len(some), -1)))
         return torch.cat(parts)[back].masked_fill(x.isnan(), 0.0)
 
     def by_gaps(self, x: Tensor) -> tuple[Tensor, Tensor | slice]:
@@ -518,24 +503,29 @@ def expected_sums(model: MixtureDenoiser, x: Tensor) -> Sums:
     That of dependent numbers is by their densities as records (:meth:`DenseGaussians.blurred`).
     """
     book, like, z = model.codebook, model.log_probs, model.n_components
-    dense = None if model.dense is None else model.dense.blurred(book.lines)
-    mass, counts, reals = like.new_zeros(z), torch.zeros_like(like), None
-    x = model.by_gaps(x)[0]
-    for rows in x.split(max(BLOCK, CACHED // (8 * max(z, book.levels.n_points)))):
-        cells = rows[:, book.reals]
-        if dense is None:
-            r = torch.softmax(model.log_joint(rows), 1)  # (B, Z)
-            second, first, present = (r.T.double() @ powers(cells)).tensor_split(3, 1)
-            new = first, second, present
-        else:
-            joint = dense.log_densities(cells).add_(model.joint_with_levels(rows))
-            r = torch.softmax(joint, 1)
-            new = dense.moments(cells, r)
+    mass, counts = like.new_zeros(z), torch.zeros_like(like)
+
+    def count(rows: Tensor, log_joint: Tensor) -> Tensor:
+        r = torch.softmax(log_joint, 1)  # (B, Z)
         mass.add_(r.sum(0))
         if book.levels.n_points:
             counts.addmm_(r.T.to(like), indicators(book, rows))
-        reals = new if reals is None else tuple(map(torch.add, reals, new))
-    return Sums(mass, counts, *(reals or ()))
+        return r
+
+    if model.dense is not None:
+        blurred = model.dense.blurred(book.lines)
+        moments = blurred.moments(
+            x[:, book.reals],
+            lambda i, log_p: count(x[i], log_p.add_(model.joint_with_levels(x[i]))),
+        )
+        return Sums(mass, counts, *moments, mass[:, None].double())
+    reals: tuple[Tensor, ...] = ()
+    for rows in x.split(max(1, CACHED // max(z, book.levels.n_points))):
+        r = count(rows, model.log_joint(rows))
+        second, first, present = (r.T.double() @ powers(rows[:, book.reals])).tensor_split(3, 1)
+        new = first, second, present
+        reals = tuple(map(torch.add, reals, new)) if reals else new
+    return Sums(mass, counts, *reals)
 
 
 def powers(cells: Tensor) -> Tensor:
