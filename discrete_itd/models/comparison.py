@@ -95,15 +95,15 @@ class CandidateTable:
                 # it had no time for a step: the network equals its start
                 self.candidates = there
 
-    def has_voice(self, nats: Tensor) -> bool:
-        """Whether a candidate with these ``nats`` of the first held-out rows (n,) would have a part in any result.
+    def has_voice(self, nats: Tensor, hoped: float) -> bool:
+        """Whether a candidate with these ``nats`` of the first held-out rows (n,) may have a part in any result.
 
-        That is in the anomaly score, or in the mixture of rows of all candidates.
+        That is in the anomaly score, if its mean falls to ``hoped``, or in the mixture of rows of all candidates.
         """
         others = [c.nats[: len(nats)] for c in self.candidates if not c.members]
         if not others:
             return True
-        behind = float(nats.mean()) - min(float(other.mean()) for other in others)
+        behind = hoped - min(float(other.mean()) for other in others)
         log_probs = -torch.stack([*others, nats.to(others[0])], 1)
         return behind < -math.log(LEAST_SHARE) or bool(
             fit_weights(log_probs, least=LEAST_MEMBER_WEIGHT)[-1]

@@ -180,7 +180,7 @@ class ForestFit:
             best, seconds = self.tried(n)
         best, is_cut = self.chosen(best, trial, seconds)
         n, forest = best.forest.n_trees, best.forest
-        if n < n_trees and plan.has_voice(self.best_case(forest)):
+        if n < n_trees and self.has_voice(forest):
             n_more = min(n_trees, int(plan.time_left / seconds)) if is_bounded else n_trees
             is_cut |= n_more < n_trees
             if n_more > n:
@@ -239,10 +239,10 @@ class ForestFit:
                 best = other
         return best, False
 
-    def best_case(self, forest: ForestDenoiser) -> Tensor:
-        """Nats of held-out rows if more trees gained as much as the mean over those of ``forest`` does over each."""
-        nats = -forest.log_prob(self.x_valid)
-        return 2 * nats + forest.mean_log_factors(self.x_valid).sum(1)
+    def has_voice(self, forest: ForestDenoiser) -> bool:
+        """Whether more trees may have a voice, if they gain as much as the mean over the first ones did over each."""
+        nats, of_trees = -forest.log_prob(self.x_valid), -forest.mean_log_factors(self.x_valid)
+        return self.plan.has_voice(nats, 2 * float(nats.mean()) - float(of_trees.sum(1).mean()))
 
 
 class GrownTree(NamedTuple):

@@ -141,8 +141,8 @@ class FitPlan:
     is_beside_mixture : bool
         Whether a mixture is another candidate, so that this recipe need not fit one as a companion.
     has_voice : callable
-        Whether a model with these nats of the first held-out rows, (n,), would have a part in any result. A fit that
-        would have none even in the best case need not be finished.
+        Whether a model with these nats of the first held-out rows, (n,), and with this mean in the best case, may have
+        a part in any result. A fit that has none need not be finished.
     cut, left_out : list of str
         Steps that ``max_time`` ended early, and those that were not begun for lack of time; the same lists for all
         recipes of a fit.
@@ -153,7 +153,7 @@ class FitPlan:
     index: int = 0
     deadline: Deadline = field(default_factory=Deadline)
     is_beside_mixture: bool = False
-    has_voice: Callable[[Tensor], bool] = lambda _: True
+    has_voice: Callable[[Tensor, float], bool] = lambda *_: True
     cut: list[str] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
 

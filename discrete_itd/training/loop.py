@@ -107,8 +107,8 @@ class Evaluation(NamedTuple):
 class Report:
     """The course of a training.
 
-    ``stopped`` is its end: "max_steps", "max_time", "no improvement", "interrupted" or "diverged"; ``max_steps`` is
-    the bound on the steps.
+    ``stopped`` is its end: "max_steps", "max_time", "no improvement", "hopeless", "interrupted" or "diverged";
+    ``max_steps`` is the bound on the steps.
     """
 
     history: list[Evaluation] = field(default_factory=list)
@@ -125,6 +125,7 @@ def train(
     generator: torch.Generator,
     progress: Callable[[float, Evaluation], object] | None = None,
     loss_at: Callable[[float], Loss] | None = None,
+    is_hopeless: Callable[[float, Tensor], bool] | None = None,
 ) -> Report:
     """Fit a denoiser in place; it is left with the averaged weights that had the best validation.
 
@@ -142,6 +143,8 @@ def train(
         Called with the share done and the latest evaluation.
     loss_at : callable, optional
         The objective of a step by the share of the training done, in place of the plan's.
+    is_hopeless : callable, optional
+        Whether an evaluation ends the training, by the share done and the nats of held-out rows.
 
     Returns
     -------
@@ -154,7 +157,7 @@ def train(
     UserWarning
         If weights diverged, which ended the training with the best ones before.
     """
-    run = Run(denoiser, x, x_valid, plan, generator, progress, loss_at)
+    run = Run(denoiser, x, x_valid, plan, generator, progress, loss_at, is_hopeless)
     report = run.report
     with drawing(generator):
         run.begin()
@@ -295,6 +298,7 @@ class Run:
     generator: torch.Generator
     progress: Callable[[float, Evaluation], object] | None = None
     loss_at: Callable[[float], Loss] | None = None
+    is_hopeless: Callable[[float, Tensor], bool] | None = None
     step: int = field(default=0, init=False)
     cut: float = field(default=1.0, init=False)  # factor of the learning rate
     losses: list[Tensor] = field(default_factory=list, init=False)  # of steps since an evaluation
@@ -434,13 +438,16 @@ class Run:
             self.report.stopped = "diverged"
             return
         before = self.deadline.age
-        valid = mean_and_error(self.evaluator(self.average.model))
+        nats = self.evaluator(self.average.model)
+        valid = mean_and_error(nats)
         train = mean_and_error(torch.stack(self.losses)) if self.losses else (math.nan, math.nan)
         self.losses.clear()
         seconds = self.deadline.age
         self.seconds_to_evaluate = seconds - before
         self.report.history.append(Evaluation(self.step, seconds, *train, *valid))
         self.average.consider(valid[0])
+        if self.is_hopeless is not None and self.is_hopeless(self.done_share(), nats):
+            self.report.stopped = "hopeless"
         if self.progress is not None:
             self.progress(self.done_share(), self.report.history[-1])
 

@@ -93,7 +93,7 @@ def test_property_what_has_no_voice_is_missed_in_no_result():
             for i, n in enumerate(nats)
         ]
         table = table_of(*others)
-        voices.append(table.has_voice(late.nats))
+        voices.append(table.has_voice(late.nats, late.mean))
         if not voices[-1]:
             share, weight = (
                 table.settle(table.mixture()).candidates[k] for k in ("share", "weight")
@@ -106,8 +106,10 @@ def test_property_what_has_no_voice_is_missed_in_no_result():
     # some rows that no other predicts are reason enough
     late = torch.where(torch.arange(N) % 9 == 0, 0.0, 90.0).double()
     assert late.mean() > 60
-    assert table.has_voice(late)
-    assert table_of().has_voice(late)
+    assert table.has_voice(late, 60.0)
+    assert not table.has_voice(late + 90, 60.0)
+    assert table.has_voice(late + 90, 22.0)  # in the best case
+    assert table_of().has_voice(late, 60.0)
 
 
 def test_the_companion_is_the_best_that_hears_every_column():

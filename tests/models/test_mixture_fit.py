@@ -554,6 +554,24 @@ def test_training_ends_where_held_out_rows_are_predicted_worse(device):
     assert held_out_nats(fit, x_valid) <= -marginals.log_prob(x_valid).mean().item() + 1e-6
 
 
+@pytest.mark.parametrize("name", ["simplex", "mixed", "only reals"])
+def test_a_mixture_without_a_voice_is_not_finished(device, name):
+    """In the best case it was to be as good as it comes to be; as it is, it is no worse than independent columns."""
+    book, rng, asked = make_book(name, device), np.random.default_rng(1), []
+    oracle = random_mixture(book, rng)
+    x, x_valid = (mixture_draws(oracle, n, rng) for n in (300, 200))
+    parts = MarginalDenoiser.fit(book, x), x, x_valid
+    silent = {"has_voice": lambda *best: bool(asked.append(best))}
+    few, report = fit_mixture(*parts, seeded_generator(0, device), **silent)
+    every, _ = fit_mixture(*parts, seeded_generator(0, device))
+    assert report.stopped == "hopeless"
+    assert QUICK.max_steps / 3 <= report.history[-1].step < QUICK.max_steps
+    ((_, hoped),) = asked
+    least, most = held_out_nats(every, x_valid), held_out_nats(parts[0], x_valid)
+    assert hoped < least + 0.1  # of a training of 40 steps
+    assert held_out_nats(few, x_valid) <= most + 1e-6
+
+
 def run_of(book, generator, n=60):
     """A fit under way, to rows whose columns depend on one another as much as they can; and its training."""
     x = all_rows(book)[[0, -1]].repeat(n // 2, 1)
