@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 from discrete_itd.denoisers import ForestDenoiser
 from discrete_itd.detection import division, drift, outside, reasons, thresholds
 from discrete_itd.detection.cell_predictions import exceptional_shares
+from discrete_itd.detection.distances import Distances
 from discrete_itd.detection.drift import Drift
 from discrete_itd.detection.out_of_fold import in_order, out_of_fold
 from discrete_itd.detection.score import (
@@ -68,6 +69,7 @@ class Learned:
     levels: Annotated[np.ndarray, Like("int64", "n", "m")]
     trained: Annotated[np.ndarray, Like("int64", "G", "m")] | None
     fewest: int
+    distances: Distances | None
     nats: Annotated[np.ndarray, Like("float64", "n", "C", gaps=True)]
     repeats: Annotated[np.ndarray, Like("bool", "n")]
     threshold: Threshold
@@ -90,9 +92,10 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
 
     Fit it on inliers, rank new rows, raise alarms at a chosen false-alarm rate, and explain them. The score of a row is
     minus the sum over columns of the nats in excess of rare but normal cells, rounded off smoothly, eq. (12) of
-    :mod:`discrete_itd.detection.score`: of the fitted model and, by default, of others that it was compared with. It
-    depends only on the row and the fitted models, never on its batch. Every method that takes a table X also takes
-    :class:`Rows`, as ``density_.rows`` makes them: the table is then read and encoded once for several questions.
+    :mod:`discrete_itd.detection.score`: of the fitted model and, by default, of others that it was compared with; and
+    of how far its numbers are from those of the rows of the fit (:mod:`discrete_itd.detection.distances`). It depends
+    only on the row and what was fitted, never on its batch. Every method that takes a table X also takes :class:`Rows`,
+    as ``density_.rows`` makes them: the table is then read and encoded once for several questions.
 
     Parameters
     ----------
@@ -265,6 +268,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
                 if share is not None and len(parts.train):
                     scorer.trees = small_trees(density, rows.x[parts.train], seed)
                     scorer.weight = min(MOST_WEIGHT, WEIGHT_OF_SHARE * share)
+                scorer.compare(rows.cells[parts.train], seed)
                 terms = pd.DataFrame(columns=pd.Index(density.encoder_.names), dtype=float)
                 # rows of the fit set the threshold if none are held out
                 scored = parts.held if len(parts.held) else parts.rest[:SEEN_ROWS]
@@ -704,6 +708,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             trees=self._scorer.trees,
             weight=self._scorer.weight,
             exceptions=self._scorer.exceptions,
+            distances=self._scorer.distances,
             given=strata.columns,
             levels=strata.calibration,
             trained=strata.trained,
@@ -723,7 +728,10 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         if found.trees is not None:
             unbuilt = cast(Any, found.trees)
             trees = unbuilt(encoder.codebook().to(unbuilt.dtype)).to(density.model_.device)
-        scorer = Scorer(density, given, found.quantiles, trees, found.weight, found.exceptions)
+        scorer = Scorer(
+            *(density, given, found.quantiles, trees, found.weight, found.exceptions),
+            distances=found.distances,
+        )
         shape = found.quantiles.shape
         if shape != (len(scorer.models), 2, len(encoder.owner)) or given != found.given:
             raise ValueError(f"its score has quantiles of shape {shape}, given {found.given}")

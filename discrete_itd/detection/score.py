@@ -16,6 +16,8 @@ cannot offset an anomalous one; a rare one contributes :math:`\ell_{mj} - q_{mj}
 -\log \frac{p}{p + \epsilon}`: minus the logarithm of the model's share in a cell of a contaminated distribution. A
 value and its missingness indicator are two internal columns, each with its own q.
 
+To this a detector adds how far a row is from those of the fit (:mod:`~discrete_itd.detection.distances`).
+
 The models are the fitted one and, where it was chosen among candidates, its ``members``. Their shares v are in
 proportion to :math:`e^{-L}`, L the nats of held-out rows: models that are a few tenths of a nat apart rank rows almost
 equally well, and err in different rows. Given columns, the fitted model alone scores.
@@ -36,7 +38,7 @@ Tukey, "A survey of sampling from contaminated distributions", Contributions to 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from weakref import WeakKeyDictionary
 
@@ -47,6 +49,7 @@ from torch import Tensor
 
 from discrete_itd.cells.slips import Vocabulary
 from discrete_itd.denoisers.forest import ForestDenoiser, responsible
+from discrete_itd.detection.distances import Distances
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.relations import USUAL
 from discrete_itd.encoders.rows import Rows
@@ -85,14 +88,15 @@ class Scorer:
     trees: ForestDenoiser | None = None
     weight: float = 0.0
     shares: np.ndarray | Callable[[], np.ndarray | None] | None = None
+    distances: Distances | None = None
     # terms of rows by column, of a model with a number of evaluations
     _known: WeakKeyDictionary[Rows, tuple[Model, int, np.ndarray]] = field(
         default_factory=WeakKeyDictionary, init=False, repr=False
     )
 
     def __reduce__(self) -> tuple:  # a copy knows no rows
-        fields = self.density, self.given, self.quantiles, self.trees, self.weight, self.exceptions
-        return Scorer, fields
+        learned = self.quantiles, self.trees, self.weight, self.exceptions, self.distances
+        return Scorer, (self.density, self.given, *learned)
 
     @property
     def exceptions(self) -> np.ndarray | None:
@@ -131,6 +135,9 @@ class Scorer:
             per_model = zip(shares, every, self.quantiles, strict=True)
             s = sum(share * terms(nats, q) for share, nats, q in per_model)
             s = s + self._broken(rows, [*zip(shares, every, strict=True)])
+            if self.distances is not None:
+                far = self.distances.terms(self.schema, rows.unique.cpu().double().numpy())
+                s = s + far[rows.inverse]
             nats = rows.by_column(np.rint(s / STEP) * STEP)
             known = self._known[rows] = model, n_evaluations, nats
         return known[2]
@@ -168,14 +175,23 @@ class Scorer:
         volume = np.where(is_scored[rows.encoder.owner], rows.log_volume, 0.0)
         return [nats[rows.inverse] - volume for nats in each]
 
-    def fitted_quantiles(self) -> np.ndarray:
-        """The least nats and the q of (12), (M, 2, C'), in rows that each model draws.
+    def fitted_quantiles(self, typical: Sequence[np.ndarray] | None = None) -> np.ndarray:
+        """The least nats and the q of (12), (M, 2, C'), in the ``typical`` rows that each model draws.
 
         Both are 0 for a column that is missing in all of these rows, or given.
         """
+        out = []
+        for nats_of_model in self._typical() if typical is None else typical:
+            columns = [nats[~np.isnan(nats)] for nats in nats_of_model.T]
+            levels = 0.0, max(LEVEL, 1 - 1 / max(1, sum(len(n) > 0 for n in columns)))
+            out.append([np.quantile(n, levels) if len(n) else (0.0, 0.0) for n in columns])
+        return np.array(out).transpose(0, 2, 1)
+
+    def _typical(self) -> list[np.ndarray]:
+        """Nats (n, C') of rows that each of the M models draws, under this model."""
         seed = int(np.random.RandomState(self.model.seed).randint(2**31 - 1))
         encoder, device = self.model.encoder, self.model.device
-        drawn, out = [], []
+        drawn = []
         for _, model in self.models:
             n_rows = TYPICAL_ROWS if model.denoiser.closed_form else TYPICAL_ALONG_PATHS
             shape = n_rows, len(encoder.owner)
@@ -185,12 +201,21 @@ class Scorer:
         frame = encoder.write(encoder.inverse_transform(np.concatenate(drawn), rng=random))
         rows = Rows.read(frame, encoder, is_frame=True, by_name=True, device=device)
         ends = np.cumsum([0, *map(len, drawn)])
-        for (_, model), first, last in zip(self.models, ends[:-1], ends[1:], strict=True):
-            nats_of_model = self._nats(rows.take(np.arange(first, last)), model)[0]
-            columns = [nats[~np.isnan(nats)] for nats in nats_of_model.T]
-            levels = 0.0, max(LEVEL, 1 - 1 / max(1, sum(len(n) > 0 for n in columns)))
-            out.append([np.quantile(n, levels) if len(n) else (0.0, 0.0) for n in columns])
-        return np.array(out).transpose(0, 2, 1)
+        return [
+            self._nats(rows.take(np.arange(first, last)), model)[0]
+            for (_, model), first, last in zip(self.models, ends[:-1], ends[1:], strict=True)
+        ]
+
+    def compare(self, cells: np.ndarray, seed: int) -> None:
+        """Add distances from the encoded rows (N, C') of the fit to the score, unless columns are given."""
+        found = None if self.given else Distances.of(self.schema, cells, seed)
+        if found is None:
+            return
+        typical = self._typical()
+        self.quantiles = self.fitted_quantiles(typical)
+        of_models = zip(self.models, typical, self.quantiles, strict=True)
+        sigma = sum(share * row_scores(terms(n, q)).std() for (share, _), n, q in of_models)
+        self.distances = replace(found, sigma=float(sigma))
 
     @property
     def rounding(self) -> float:

@@ -127,6 +127,11 @@ def _calibration(detector: Any, scorer: Any) -> list[str]:
     ]
     if scorer.weight:
         lines.append(f"{scorer.weight:.0%} of these nats are by trees of few training rows each")
+    if scorer.distances is not None:
+        n_groups = len(scorer.distances.means)
+        lines.append(
+            f"and how far its numbers are from the means of {n_groups} groups of rows of the fit"
+        )
     lines.append(f"threshold: {detector.threshold_}")
     if not n:
         return [*lines, "there are no calibration rows: no p-values, and no guarantee of a rate"]

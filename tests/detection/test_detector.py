@@ -504,8 +504,8 @@ def test_a_file_holds_no_table_of_rows(fitted_mixed, tmp_path):
     fitted_mixed.save(tmp_path / "a")
     _, tensors = read_state(tmp_path / "a")
     own = {name: t for name, t in tensors.items() if not name.startswith("fitted.density.")}
-    names = ("exceptions", "levels", "nats", "quantiles", "repeats", "trained")
-    assert sorted(own) == [f"fitted.{name}" for name in names]
+    names = ("distances.knots", "distances.means", "exceptions", "levels", "nats", "quantiles")
+    assert sorted(own) == [f"fitted.{name}" for name in (*names, "repeats", "trained")]
     assert own["fitted.quantiles"].shape[1:] == (2, 3)
     assert own["fitted.levels"].numel() == own["fitted.trained"].numel() == 0  # without strata
     n_held = len(fitted_mixed.calibration_scores_)
@@ -589,9 +589,9 @@ def test_ctrl_c_before_the_first_calibration_row_keeps_the_density(monkeypatch, 
     monkeypatch.setattr(detecting, "SHORT", 0.0)
     quantiles = Scorer.fitted_quantiles
 
-    def interrupted(self):
+    def interrupted(self, *typical):
         ctrl_c()
-        return quantiles(self)
+        return quantiles(self, *typical)
 
     monkeypatch.setattr(Scorer, "fitted_quantiles", interrupted)
     with pytest.warns(UserWarning, match="Ctrl-C ended the calibration after 20 of 80 rows"):

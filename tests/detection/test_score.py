@@ -303,6 +303,8 @@ def test_properties_robust_nats_are_means_of_two_members(robust):
 
     least, q = mean(drawn, drawn.frame).quantile([0, 0.95]).fillna(0.0).to_numpy()
     nats, expected = robust.explain(X), term(mean(rows, X), least, q)
+    if scorer.distances is not None:
+        expected += scorer.distances.terms(scorer.schema, rows.cells)
     np.testing.assert_allclose(nats, expected, rtol=1e-4, atol=1e-4)
     assert nats[given].isna().all(axis=None)
     np.testing.assert_array_equal(nats.sum(axis=1), -robust.score_samples(X))

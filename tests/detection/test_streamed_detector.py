@@ -63,4 +63,4 @@ def test_a_fitted_density_is_calibrated_on_a_sample():
 def test_with_a_share_of_anomalies_trees_of_few_rows_are_of_the_sample():
     fitted = detector(contamination=0.1).fit(stream(table()))
     assert fitted._scorer.trees.n_trees == score.SMALL_TREES
-    assert (fitted.predict(table(seed=2)) == -1).mean() == pytest.approx(0.1, abs=0.03)
+    assert (fitted.predict(table(seed=2)) == -1).mean() == pytest.approx(0.1, abs=0.05)

@@ -1,0 +1,117 @@
+"""What the second view of the anomaly score is worth: the same fits with and without it, beside nearest neighbours.
+
+    python -m tests.benchmarks.views                # twenty numeric tables, eight categorical, sixty of OddBench
+    python -m tests.benchmarks.views numeric --seeds 0 1
+
+A detector is fitted once a table and seed, and scores the test rows with the distances of
+:mod:`discrete_itd.detection.distances` and without; "kNN4" are nearest neighbours in four scalings (``detectors.py``).
+Tables are divided as in ``anomaly.py`` (random halves, thirds) and ``odd.py``. AUROC and average precision are
+multiplied by 100, with standard errors over tables of the differences. Results are kept in ``.cache/views``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
+from tests.benchmarks import data, detectors
+from tests.benchmarks.tables import keep, kept, machine, markdown, mean_and_error
+
+KINDS = ("numeric", "categorical", "odd")
+SCORES = ("ours", "without distances", "kNN4")
+
+
+def main() -> None:
+    """Print a line per kind and score, then one per table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("kinds", nargs="*", choices=[*KINDS, []], default=list(KINDS))
+    parser.add_argument("--tables", nargs="+", help="only these")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    options = parser.parse_args()
+    print(machine(), flush=True)
+    lines, by_table = [], []
+    for kind in options.kinds:
+        found = {}
+        for name in names_of(kind):
+            if options.tables and name not in options.tables:
+                continue
+            each = [measured(kind, name, seed) for seed in options.seeds]
+            found[name] = {s: np.mean([e[s] for e in each if e], 0) for s in SCORES if any(each)}
+        found = {name: scores for name, scores in found.items() if scores}
+        if not found:
+            print(f"{kind}: no tables are there")
+            continue
+        for score in SCORES:
+            own = np.array([scores[score] for scores in found.values()])
+            behind = own - np.array([scores["without distances"] for scores in found.values()])
+            gains = ["{:+.1f} ± {:.1f}".format(*mean_and_error(behind[:, k])) for k in range(2)]
+            means = [f"{own[:, k].mean():.1f}" for k in range(2)]
+            lines.append([f"{len(found)} {kind}", score, *means, *gains])
+        by_table += [
+            [kind, name, *(f"{v:.1f}" for s in SCORES for v in scores[s])]
+            for name, scores in found.items()
+        ]
+    print(markdown(["tables", "score", "AUROC", "AP", "AUROC, gain", "AP, gain"], lines))
+    heads = [f"{score}, {what}" for score in SCORES for what in ("AUROC", "AP")]
+    print()
+    print(markdown(["kind", "table", *heads], by_table))
+
+
+def names_of(kind: str) -> list[str]:
+    """The tables of a kind that are there."""
+    if kind == "numeric":
+        return data.numeric_names()
+    return data.categorical_names() if kind == "categorical" else data.odd_names()
+
+
+def measured(kind: str, name: str, seed: int) -> dict[str, list[float]]:
+    """AUROC and average precision of each score on one table, from the cache if they are there; {} if a fit failed."""
+    known = kept(f"views/{kind}-{name}")
+    if str(seed) in known:
+        return known[str(seed)]
+    if kind == "numeric":
+        rows = data.halves(*data.load_numeric(name), seed)
+        columns = [f"x{j}" for j in range(rows.train.shape[1])]
+        encoded = rows.train, rows.test
+        frames = [pd.DataFrame(part, columns=pd.Index(columns)) for part in encoded]
+        rows = data.Anomalies(*frames, rows.is_odd)
+    elif kind == "categorical":
+        rows = data.thirds(*data.load_categorical(name), seed + 4)
+        encoded = detectors.one_hot(rows.train, rows.test)
+    else:
+        rows = data.load_odd(name)
+        encoded = rows.train.to_numpy(float), rows.test.to_numpy(float)
+    start = time.process_time()
+    try:
+        model = DiffusionOutlierDetector(DiffusionDensity(random_state=seed)).fit(rows.train)
+        scores = {"ours": -model.score_samples(rows.test)}
+    except Exception as error:  # one table does not take the others down
+        print(f"{name}: left out, {error!r}", file=sys.stderr, flush=True)
+        return {}
+    model._scorer = replace(model._scorer, distances=None)
+    scores["without distances"] = -model.score_samples(rows.test)
+    neighbours = detectors.neighbours_in_scalings(*encoded, seed, detectors.NEIGHBOURS)
+    scores["kNN4"] = neighbours.scores
+    print(f"{kind} {name}: {time.process_time() - start:.1f} s", file=sys.stderr, flush=True)
+    found = {
+        score: [
+            100 * float(roc_auc_score(rows.is_odd, values)),
+            100 * float(average_precision_score(rows.is_odd, values)),
+        ]
+        for score, values in scores.items()
+    }
+    keep(f"views/{kind}-{name}", str(seed), found)
+    return found
+
+
+if __name__ == "__main__":
+    main()
