@@ -37,7 +37,7 @@ MOST_WEIGHTS = 1 << 21  # most weights of the last map of a network that "auto" 
 FEWEST_COMPARED, COMPARED_ROWS = 1000, 2048
 QUICK_MIXTURE = Mixture(2048, n_points=1024, max_steps=200)  # companion of a causal network
 # More than MANY_ROWS rows of categories alone are learned by fewer steps of larger batches, at a higher rate and with
-# less dropout. Where columns are continuous as well, this cost .02 nats (flights), .12 (mammography) and more (shuttle).
+# less dropout. Where columns are continuous as well, this cost .02 nats (flights), .12 (mammography), more (shuttle).
 MANY_ROWS = 3080
 # Training cells for each weight of a linear map to the answers about levels, from which on a network has one. It gained
 # .07 to .15 nats on binary tables of 60 to 100 cells a weight, and cost .01 and .27 with 10 and 5.
