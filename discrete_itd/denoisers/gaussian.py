@@ -100,11 +100,9 @@ class DenseGaussians:
         log_det = factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         n_known = known.sum(1, keepdim=True)
         constant = -log_det - 0.5 * ((shift * linear).sum(-1) + math.log(2 * math.pi) * n_known)
-        i, j = torch.tril_indices(*mean.shape[1:] * 2, device=mean.device)
-        quadratic = torch.where(i == j, -0.5, -1.0) * precision[..., i, j]
         gain = covariance * root[:, None, None, :] @ precision
         return GivenEvidence(
-            torch.cat([quadratic, linear, constant[..., None]], -1).mT,
+            quadratics(precision, linear, constant).mT,
             gain,
             mean - (gain @ shift[..., None])[..., 0],
             covariance - gain * root[:, None, None, :] @ covariance,
@@ -279,8 +277,8 @@ class DenseGaussians:
     @cached_property
     def _narrowest(self) -> Tensor:
         """Widths (R,) above which a density is not constant in a cell, in the class with the narrowest Gaussian."""
-        var = self._given_others(torch.full_like(self.mean[:1], math.inf))[2]
-        return EVEN_CELL * var[0].amin(0).sqrt()
+        precision = self._quadratic[1].diagonal().amax(0)  # of each column given all others
+        return EVEN_CELL * precision.clamp_max(REAL_KNOWN_SNR).rsqrt()
 
     def log_densities(self, cells: Tensor) -> Tensor:
         """Log-densities of cells (B, R), NaN where missing: (B, Z), float64."""
@@ -306,10 +304,20 @@ class DenseGaussians:
     @cached_property
     def _quadratic(self) -> tuple[Tensor, Tensor, Tensor]:
         """Log-densities of complete rows: coefficients (F, Z), precisions (R, R, Z), these times the means (R, Z)."""
-        precision = torch.cholesky_inverse(self.chol.double())
+        whitening = self._whitening
+        precision = whitening.mT @ whitening
         linear = (precision @ self.mean.double()[..., None])[..., 0]
-        mass = self.posterior(torch.full_like(self.mean[:1], math.inf)).mass[0]
+        log_det = self.chol.double().diagonal(dim1=1, dim2=2).log().sum(1)
+        constant = log_det + 0.5 * self.mean.shape[1] * math.log(2 * math.pi)
+        constant = -constant - 0.5 * (self.mean * linear).sum(1)
+        mass = quadratics(precision, linear, constant).T.contiguous()
         return mass, precision.permute(1, 2, 0).contiguous(), linear.T.contiguous()
+
+    @cached_property
+    def _whitening(self) -> Tensor:
+        """Inverses of the Cholesky factors: (Z, R, R), float64."""
+        one = torch.eye(self.mean.shape[1], dtype=torch.float64, device=self.mean.device)
+        return torch.linalg.solve_triangular(self.chol.double(), one[None], upper=False)
 
     def _eliminated(
         self, t: Tensor, missing: Tensor
@@ -351,6 +359,8 @@ class DenseGaussians:
 
     def _mass(self, snr: Tensor) -> Tensor:
         """The ``mass`` of :meth:`posterior` without noisy cells; on a CPU kept for the next batch."""
+        if not devices.static_shapes(snr.device) and bool(torch.isinf(snr).all()):
+            return self._quadratic[0][None]
         return self._once(lambda: self.posterior(snr).mass, snr)
 
     def _once(self, make: Callable[[], Made], snr: Tensor, *order: int) -> Made:
@@ -405,12 +415,14 @@ class DenseGaussians:
         rest = torch.nonzero(many).flatten()
         patterns, pattern = (~cells[rest].isnan()).unique(dim=0, return_inverse=True)
         for u, known in enumerate(patterns):
-            posterior = self.posterior(torch.where(known, math.inf, 0.0)[None])
+            snr = torch.where(known, math.inf, 0.0)[None]
+            mass = self._mass(snr)[0]
             sums = known_sums if bool(known.all()) else torch.zeros_like(known_sums)
             for some in rest[pattern == u].split(rows_at_once(CACHED // (ALONE * n_classes))):
                 features = monomials(t[some])
-                sums.addmm_(divide(some, features @ posterior.mass[0]).T, features)
+                sums.addmm_(divide(some, features @ mass).T, features)
             if sums is not known_sums:  # missing cells have expected values
+                posterior = self.posterior(snr)
                 gain, offset, n = posterior.gain[0], posterior.offset[0], sums[:, -1:]
                 values = (gain @ sums[:, n_pairs:-1, None])[:, :, 0]
                 both = outer(values, offset)
@@ -544,6 +556,17 @@ class DenseGaussians:
         """
         mean, covariance = self.mean.double()[:, place], self.covariance()[:, place][:, :, place]
         known = torch.isinf(snr[:, place]).double()[:, None]  # (U, 1, R)
+        if (
+            not devices.static_shapes(snr.device)
+            and bool(known.all())
+            and bool((place.diff() > 0).all())
+        ):
+            var = self.chol.double().diagonal(dim1=1, dim2=2).square()
+            scale = (var / var.clamp_min(1 / REAL_KNOWN_SNR)).sqrt()
+            residual = self._whitening * scale[..., None]
+            affine = torch.cat([residual, -(residual @ mean[..., None])], -1)
+            sd = var.clamp_min(1 / REAL_KNOWN_SNR).sqrt().T
+            return affine.permute(1, 2, 0)[:, None].contiguous(), sd[:, None, None]
         seen = known[..., None] * covariance * known[..., None, :] + torch.diag_embed(1 - known)
         factor = torch.linalg.cholesky_ex(seen).L
         whiten = torch.linalg.solve_triangular(
@@ -660,6 +683,14 @@ def monomials(t: Tensor) -> Tensor:
     """Products of each two numbers of t (..., R), the numbers, and 1: (..., F)."""
     i, j = torch.tril_indices(t.shape[-1], t.shape[-1], device=t.device)
     return torch.cat([t[..., i] * t[..., j], t, torch.ones_like(t[..., :1])], -1)
+
+
+def quadratics(precision: Tensor, linear: Tensor, constant: Tensor) -> Tensor:
+    """Coefficients (..., F) of :func:`monomials` in log-densities with these precisions (..., R, R)."""
+    i, j = torch.tril_indices(*precision.shape[-2:], device=precision.device)
+    return torch.cat(
+        [torch.where(i == j, -0.5, -1.0) * precision[..., i, j], linear, constant[..., None]], -1
+    )
 
 
 def outer(a: Tensor, b: Tensor) -> Tensor:

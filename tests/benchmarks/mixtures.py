@@ -82,15 +82,16 @@ def rows_of(name: str, gaps: float) -> tuple[pd.DataFrame, pd.DataFrame, pd.Data
     if name.startswith("odd:"):
         table = data.load_odd(name.removeprefix("odd:"))
         is_odd = np.asarray(table.is_odd)
-        parts = table.train, table.test[~is_odd], table.test[is_odd]
+        parts = [table.train, table.test.loc[~is_odd], table.test.loc[is_odd]]
     else:
         rows, labels = data.load_numeric(name)
-        rows, normal = pd.DataFrame(rows), rng.permutation(np.flatnonzero(labels == 0))[:12_000]
+        normal = rng.permutation(np.flatnonzero(labels == 0))[:12_000]
         half = len(normal) // 2
-        parts = rows.iloc[normal[:half]], rows.iloc[normal[half:]], rows[labels == 1]
-    if not gaps:
-        return parts[0], parts[1][:SCORED], parts[2][:SCORED]
-    fit, new, odd = (part.mask(rng.random(part.shape) < gaps) for part in parts)
+        places = normal[:half], normal[half:], np.flatnonzero(labels == 1)
+        parts = [pd.DataFrame(rows[place]) for place in places]
+    if gaps:
+        parts = [pd.DataFrame(part.mask(rng.random(part.shape) < gaps)) for part in parts]
+    fit, new, odd = (pd.DataFrame(part) for part in parts)
     return fit, new[:SCORED], odd[:SCORED]
 
 
