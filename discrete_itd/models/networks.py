@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from discrete_itd.denoisers import CausalDenoiser, Denoiser, NeuralDenoiser
+from discrete_itd.denoisers.bayes_net import BayesNetDenoiser
 from discrete_itd.denoisers.causal import start_from_regressions
 from discrete_itd.denoisers.following import with_children_last
 from discrete_itd.denoisers.marginal import indicators
@@ -42,6 +43,9 @@ MANY_ROWS = 3080
 # Training cells for each weight of a linear map to the answers about levels, from which on a network has one. It gained
 # .07 to .15 nats on binary tables of 60 to 100 cells a weight, and cost .01 and .27 with 10 and 5.
 CELLS_OF_WEIGHT = 32
+# Most floats of a table of the Bayesian network that a causal network corrects. It is conditioned on the columns before
+# alone: no columns are summed out.
+CORRECTED_TABLE = 1 << 20
 ORDERS = "natural", "explained first", "numbers last"  # compared kinds of order, see order_of
 
 
@@ -112,7 +116,8 @@ class Causal(Recipe):
     Where cells are missing, a network may be worse than the base that it corrects: then the model is the mixture of
     rows (10) of both. A network conditions each column on those before it only. Other conditional distributions, like
     imputation, need an exact denoiser of the same rows beside it: the base or, with continuous columns, the mixture of
-    rows (10) of it and a :class:`Mixture`.
+    rows (10) of it and a :class:`Mixture`. No columns are summed out of what is corrected, so by default it may be a
+    Bayesian network of larger tables than the base beside it.
     """
 
     width: int | None = None
@@ -127,7 +132,7 @@ class Causal(Recipe):
         base = rows.once(("causal", self.base), lambda: self.chosen_base(rows, plan))
         # a quarter of the time is left to the mixture
         network_plan = plan.within(0.75) if asks_mixture(rows, plan) else plan
-        denoiser, report = self.train_one(base, rows, network_plan)
+        denoiser, report = self.train_one(self.corrected(base, rows, plan), rows, network_plan)
         answers = rows.once(("companion", base), lambda: companion(base, rows, plan))
         return Fitted(never_worse(denoiser, base, rows), report, answers)
 
@@ -151,6 +156,20 @@ class Causal(Recipe):
                 " for it does not define preceding()"
             )
         return base
+
+    def corrected(self, base: Denoiser, rows: TrainingRows, plan: FitPlan) -> Denoiser:
+        """The base of the network: a Bayesian network of larger tables, if it predicts held-out rows better.
+
+        The exact ``base`` still answers questions for which columns are summed out. Where categories are missing, a
+        larger network would have to sum them out in held-out rows, and its families often miss a parent.
+        """
+        cells = torch.cat([rows.x, rows.x_valid])[:, rows.codebook.finite]
+        is_fitted = self.base == "auto" and isinstance(base, BayesNetDenoiser)
+        if not is_fitted or not plan.time_left or bool(cells.isnan().any()):
+            return base
+        large = BayesNet(CORRECTED_TABLE)
+        other = rows.attempt(large, large.label, lambda: large.fit_base(rows, plan.within(0.25)))
+        return base if other is None else min(base, other, key=rows.held_out_nats)
 
     def train_one(
         self, base: Denoiser, rows: TrainingRows, plan: FitPlan
