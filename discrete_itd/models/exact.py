@@ -25,13 +25,15 @@ from discrete_itd.models.decoder_mixture import Mixture
 from discrete_itd.models.fitting import FitPlan, Recipe
 from discrete_itd.models.held_out import TrainingRows
 
-# base="auto" fits a Bayesian network with tables of at most so many floats, and so much work per call, in which it sums
-# its columns out
+# base="auto" of a network that sums the base's columns out at every call: floats of a Bayesian network's largest table,
+# and of all its tables
 BASE_TABLE, BASE_WORK = 256, 1 << 13
 # A table of two columns may have PAIR_TABLE floats, and those of all pairs of a tree PAIRS_TABLE (or a million each):
 # a key of 4096 values can then decide a column of a thousand.
 PAIR_TABLE, PAIRS_TABLE = 1 << 22, 1 << 24
-MOST_COUNTED = 1 << 26  # counts of pairs of levels, beyond which "auto" fits no tree
+MOST_COUNTED = (
+    1 << 26
+)  # counts of pairs of levels, beyond which "auto" fits no tree and no Bayesian network
 FEWEST_LEAF_ROWS = 5  # a leaf of a forest has at least so many
 MOST_ABOVE = 1024.0  # largest pseudo-count of the node above a leaf that is tried, beside columns of many levels
 # The size of leaves and their smoothing are chosen on PILOT_TREES trees and at most JUDGED_ROWS held-out rows, in
@@ -395,11 +397,10 @@ def choose_base(
     rows: TrainingRows,
     plan: FitPlan,
     net: Recipe = BayesNet(),
-    most_work: float = math.inf,
 ) -> Denoiser:
     """The exact denoiser that a network corrects; for "auto", the candidate that predicts held-out rows best.
 
-    ``net`` is the candidate among Bayesian networks, if a call of it computes at most ``most_work`` floats for a row.
+    ``net`` is the candidate among Bayesian networks.
     """
     if base != "auto":
         return exact_base(base).fit_base(rows, plan)
@@ -411,7 +412,7 @@ def choose_base(
     found: list[Denoiser] = [rows.marginals]
     for recipe in affordable_bases(rows, net):
         fitted = rows.attempt(recipe, recipe.label, partial(made, recipe))
-        if fitted is not None and (recipe != net or getattr(fitted, "work", 0) <= most_work):
+        if fitted is not None:
             found.append(fitted)
     return min(found, key=rows.held_out_nats)
 
@@ -423,6 +424,4 @@ def affordable_bases(rows: TrainingRows, net: Recipe) -> list[Recipe]:
     n_counted = int(np.triu(np.minimum(pairs, len(rows.x)), 1).sum())
     if levels.n_columns < 2 or n_counted > MOST_COUNTED:
         return [Independent()]
-    if levels.n_columns > 64:
-        return [Independent(), Tree()]
     return [Independent(), Tree(), net]

@@ -61,7 +61,7 @@ class Network(Recipe):
         Share of hidden units dropped in training.
     base : "auto", or the name or recipe of an exact denoiser
         The model that the network corrects. "auto" takes the one that predicts held-out rows best among independent
-        columns, a tree and, if it is cheap enough, a Bayesian network.
+        columns, a tree and a Bayesian network with small tables.
 
     Notes
     -----
@@ -79,7 +79,8 @@ class Network(Recipe):
 
     def fit(self, rows: TrainingRows, plan: FitPlan) -> Fitted:
         """Choose the base, then train."""
-        base = choose_base(self.base, rows, plan, BayesNet(BASE_TABLE), BASE_WORK)
+        most_table = min(BASE_TABLE, BASE_WORK // max(1, rows.codebook.levels.n_columns))
+        base = choose_base(self.base, rows, plan, BayesNet(max(1, most_table)))
         sizes = {"width": self.width, "depth": self.depth, "dropout": self.dropout}
         generator = torch.Generator().manual_seed(plan.network_seed)
         denoiser = NeuralDenoiser(base, **sizes, generator=generator).to(rows.device)
@@ -109,7 +110,7 @@ class Causal(Recipe):
         alone; 0 for tables of at least 10 000 rows with continuous columns, as dropout is noise in the predicted means.
     base : "auto", or the name or recipe of independent columns, a tree or a Bayesian network
         The model that the network corrects. "auto" takes the one that predicts held-out rows best among independent
-        columns, a tree and, with at most 64 columns, a Bayesian network.
+        columns, a tree and a Bayesian network.
 
     Notes
     -----

@@ -483,6 +483,33 @@ def test_each_lower_price_continues_from_the_graph_before(missing):
     assert edges[0] < edges[-1]
 
 
+def test_what_is_kept_changes_no_graph(monkeypatch):
+    x, sizes = correlated([2, 3, 2, 4, 2, 3, 2], 300, 0), [2, 3, 2, 4, 2, 3, 2]
+    graphs = [list(search(x, sizes).climb([1.0, 0.2]))]
+    monkeypatch.setattr(graph_search, "MOST_KEPT", 0)
+    graphs.append(list(search(x, sizes).climb([1.0, 0.2])))
+    monkeypatch.setattr(graph_search, "WORDS", 1)
+    graphs.append(list(search(x, sizes).climb([1.0, 0.2])))
+    assert graphs[0] == graphs[1] == graphs[2]
+    assert sum(map(len, graphs[0][1][0])) > 7
+
+
+def test_wide_tables_have_second_parents_among_the_best(monkeypatch):
+    sizes = [2] * 12
+    x = correlated(sizes, 400, 1)
+    every, _ = next(search(x, sizes, 3).climb([0.0]))
+    monkeypatch.setattr(graph_search, "MOST_CANDIDATES", 3)
+    found, _ = next((wide := search(x, sizes, 3)).climb([0.0]))
+    n_others = [0, 0]
+    for j in range(len(sizes)):
+        gain = wide.counted.gains(j, (), np.arange(len(sizes)) != j).nats
+        best = np.argsort(-np.nan_to_num(gain, nan=-np.inf))[:3]
+        for i, graph in enumerate((found, every)):
+            n_others[i] += max(0, len(set(graph[j]) - set(best.tolist())) - 1)
+    assert n_others[0] == 0
+    assert n_others[1] > 0
+
+
 def test_what_makes_sums_too_dear_is_refused_once(monkeypatch):
     """Small tables whose product would be large: few orders are sought, and an edge is tried once in each."""
     tried, sought = [], []

@@ -6,10 +6,10 @@ import pytest
 from fits import chain, mixed, noise, plan, training_rows
 
 from discrete_itd.denoisers import BayesNetDenoiser
-from discrete_itd.models import exact
+from discrete_itd.models import exact, networks
 from discrete_itd.models.exact import choose_base
 from discrete_itd.models.fitting import fit_recipe
-from discrete_itd.recipes import Causal, Mixture, Tree
+from discrete_itd.recipes import Causal, Mixture, Network, Tree
 
 TREE, MARGINALS = "BayesNetDenoiser", "MarginalDenoiser"
 
@@ -63,3 +63,13 @@ def test_a_causal_network_corrects_larger_tables_than_its_companion_sums_out():
     assert rows.held_out_nats(base) < rows.held_out_nats(companion)
     rows.x[0, 0] = float("nan")  # a larger network would sum out missing cells, too
     assert Causal().corrected(companion, rows, plan(0)) is companion
+
+
+def test_wide_tables_have_a_network_as_their_base(monkeypatch):
+    """Its tables are small where it sums columns out at every call of a network that conditions on all of them."""
+    cells = np.random.default_rng(0).integers(2, size=(400, 70))
+    cells[:, 5:25] = cells[:, :20] & cells[:, 40:60]
+    rows = training_rows(pd.DataFrame(cells).add_prefix("c").astype(str))
+    assert max(map(len, choose_base("auto", rows, plan(0)).parents)) > 1
+    monkeypatch.setattr(networks, "BASE_WORK", 70 * 9)
+    assert Network(8, 1).fit(rows, plan(1)).denoiser.base.work <= 70 * 9
