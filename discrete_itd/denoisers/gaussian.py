@@ -79,11 +79,11 @@ class DenseGaussians:
     def blurred(self, lines: NumberLines) -> DenseGaussians:
         """The Gaussians of records: their cells add width²/12 to the variances (Sheppard).
 
-        Of each column a class has one width, that of cells at its mean outside opened ones: log-densities are then one
-        product of matrices. They are nearly log-masses but for a term of the row, and too large by far where a class
-        lies within one cell, so they serve to divide rows among classes alone.
+        Of each column a class has one width, that of the cell at its mean: log-densities are then one product of
+        matrices. They are nearly log-masses but for a term of the row, and too large by far where a class lies within
+        one cell, so they serve to divide rows among classes alone.
         """
-        var = lines.spacing(self.mean).square() / 12
+        var = lines.cells(self.mean).width.square() / 12
         return DenseGaussians(self.mean, cholesky(self.covariance() + torch.diag_embed(var)))
 
     def posterior(self, snr: Tensor) -> GivenEvidence:

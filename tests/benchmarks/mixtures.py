@@ -92,7 +92,7 @@ def rows_of(name: str, gaps: float) -> tuple[pd.DataFrame, pd.DataFrame, pd.Data
     if gaps:
         parts = [pd.DataFrame(part.mask(rng.random(part.shape) < gaps)) for part in parts]
     fit, new, odd = (pd.DataFrame(part) for part in parts)
-    return fit, new[:SCORED], odd[:SCORED]
+    return fit, new.head(SCORED), odd.head(SCORED)
 
 
 def print_measured(name: str, gaps: float) -> None:
