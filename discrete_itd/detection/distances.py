@@ -11,8 +11,8 @@ with the means :math:`c_k` of the groups,
 where k is the nearest group, and the mean and the standard deviation are of rows of the fit, of which none is compared
 with its own group. A row that is farther than the mean has :math:`\sigma z` more nats in the score (12), with
 :math:`\sigma` the standard deviation of that score in rows that the model draws: both views weigh the same. Those of
-column j are in proportion to :math:`r_j`. Only columns of numbers count, be they levels; where some cells are missing,
-the others stand for them.
+column j are in proportion to :math:`r_j`. Only columns of numbers count, be they levels, of which at least five cells
+are known; where some are missing, the others stand for them.
 
 No row is kept, and no mean of fewer than five cells or rows.
 """
@@ -37,6 +37,9 @@ GROUP = 5  # fewest rows of a group, and fewest numbers of a knot
 MOST_GROUPS, MOST_NUMBERS = 500, 1 << 16
 MOST_KNOTS = 200  # by which numbers become normal scores
 COMPARED = 1000  # rows of the fit whose distances have the mean and the standard deviation of r
+# The deviation of r, of normal scores of variance one, is so much a column at least: where most rows equal each other,
+# another one is as odd as that, not infinitely odd.
+LEAST_SPREAD = 0.01
 AT_ONCE = 1 << 21  # distances in memory
 
 
@@ -72,25 +75,25 @@ class Distances:
 
     @classmethod
     def of(cls, schema: Sequence[Column], cells: Floats, seed: int) -> Distances | None:
-        """Of the encoded rows (N, C') of a fit; None without numbers, or where all rows are equally far."""
-        columns = tuple(j for j, column in enumerate(schema) if is_of_numbers(column))
+        """Of the encoded rows (N, C') of a fit; None without numbers that differ, or of too few rows."""
+        columns = [j for j, column in enumerate(schema) if is_of_numbers(column)]
         n_groups = min(MOST_GROUPS, MOST_NUMBERS // max(1, len(columns)), len(cells) // GROUP)
-        if not columns or n_groups < 2:
-            return None
         order = np.random.default_rng(seed).permutation(len(cells))[: GROUP * n_groups]
         numbers = numbers_of(schema, columns, cells[order])
-        if np.isnan(numbers).all(0).any():
+        is_used = (~np.isnan(numbers)).sum(0) >= GROUP
+        columns, numbers = tuple(np.array(columns)[is_used].tolist()), numbers[:, is_used]
+        if not columns or n_groups < 2 or (np.nanmin(numbers, 0) == np.nanmax(numbers, 0)).all():
             return None
         knots = knots_of(numbers)
         scores = normal_scores(numbers, knots)
         groups = halved(scores, np.arange(len(scores)))
-        means = np.array([scores[group].mean(0) for group in groups])
+        means = np.array([mean(scores[group]) for group in groups])
         own = np.empty(len(scores), np.int64)
         for k, group in enumerate(groups):
             own[group] = k
         total = squares(scores[:COMPARED], means, own[:COMPARED]).sum(1)
-        usual = float(total.mean()), float(total.std())
-        return cls(columns, knots, means, usual) if usual[1] > 0 else None
+        usual = float(total.mean()), max(float(total.std()), LEAST_SPREAD * len(columns))
+        return cls(columns, knots, means, usual)
 
     def terms(self, schema: Sequence[Column], cells: Floats) -> Floats:
         """Nats (N, C') of encoded ``cells`` (N, C') in the score, by column; 0 in columns that do not count."""
@@ -98,8 +101,8 @@ class Distances:
         is_known = ~np.isnan(numbers)
         parts = squares(normal_scores(numbers, self.knots), self.means)
         parts *= is_known * (len(self.columns) / np.maximum(is_known.sum(1), 1))[:, None]
-        total, (mean, spread) = parts.sum(1), self.usual
-        z = np.maximum(total - mean, 0.0) / spread
+        total, (middle, spread) = parts.sum(1), self.usual
+        z = np.maximum(total - middle, 0.0) / spread
         shares = parts / np.where(total > 0, total, 1.0)[:, None]
         found[:, list(self.columns)] = self.sigma * z[:, None] * shares
         return found
@@ -134,7 +137,7 @@ def knots_of(numbers: Floats) -> Floats:
         known = np.sort(column[~np.isnan(column)])
         parts = np.array_split(np.arange(len(known)), max(1, min(MOST_KNOTS, len(known) // GROUP)))
         middle = [(part[0] + part[-1]) / 2 for part in parts]
-        knots = np.array([known[part].mean() for part in parts])
+        knots = np.array([mean(known[part]) for part in parts])
         # equal numbers have one score, that of the middle of their ranks
         distinct, where = np.unique(knots, return_inverse=True)
         rank = np.bincount(where, middle) / np.bincount(where)
@@ -145,6 +148,11 @@ def knots_of(numbers: Floats) -> Floats:
         for column in columns
     ]
     return np.array(padded).transpose(1, 0, 2)
+
+
+def mean(values: Floats) -> Floats:
+    """The mean over the first axis: of equal numbers these, and of any floats a finite one."""
+    return np.clip((values / len(values)).sum(0), values.min(0), values.max(0))
 
 
 def normal_scores(numbers: Floats, knots: Floats) -> Floats:

@@ -33,13 +33,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kinds", nargs="*", choices=[*KINDS, []], default=list(KINDS))
+    parser.add_argument("kinds", nargs="*", help=f"of {KINDS}, all by default")
     parser.add_argument("--tables", nargs="+", help="only these")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     options = parser.parse_args()
     print(machine(), flush=True)
     lines, by_table = [], []
-    for kind in options.kinds:
+    for kind in options.kinds or KINDS:
         found = {}
         for name in names_of(kind):
             if options.tables and name not in options.tables:

@@ -120,3 +120,29 @@ def test_distances_are_saved_and_said_and_there_are_none_without_numbers_or_with
         detector(table().assign(x=1.0, few=2, y=0.5, is_new=True)),
     ):
         assert alone._scorer.distances is None
+
+
+def test_property_rows_that_equal_each_other_leave_finite_terms_and_ties_have_one_score():
+    """The mean of five equal floats is none of them, by an ulp."""
+    random = np.random.default_rng(0)
+    k = random.integers(0, 4, 700)
+    X = pd.DataFrame({"size": np.arange(1, 5)[k], "price": np.array([4.9, 7.3, 11.1, 15.2])[k]})
+    new = pd.DataFrame({"size": [1, 1], "price": [4.9, 7.3]})
+    for seed in range(4):
+        scores = detector(X, random_state=seed).score_samples(new)
+        assert -1e4 < scores[1] < scores[0] - 0.5
+    for value in (0.1, 0.42785769953):
+        numbers = np.r_[np.full(900, value), random.normal(size=100)][:, None]
+        knots = knots_of(numbers)
+        assert (knots[0, 0] == value).sum() == 1
+    huge = pd.DataFrame({"h": random.choice([1e308, -1.5e308, 1.7e308], 400), "x": k[:400] * 1.0})
+    assert detector(huge)._scorer.distances is not None
+
+
+def test_property_a_column_of_few_known_cells_is_left_out_and_no_knot_is_of_fewer_than_five():
+    X = table(2000)
+    X["rare"] = np.nan
+    X.loc[[5, 6], "rare"] = [1234.5, 1235.5]
+    found = detector(X)._scorer
+    names = [found.schema[j].name for j in found.distances.columns]
+    assert names == NUMBERS
