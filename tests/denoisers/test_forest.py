@@ -25,9 +25,12 @@ from scipy import stats
 
 from discrete_itd.channel import State
 from discrete_itd.channel.codebook import Codebook
+from discrete_itd.channel.gaussian import clipped, log_between, log_mass
+from discrete_itd.channel.rounded_numbers import Intervals
 from discrete_itd.denoisers import ForestDenoiser, MarginalDenoiser
 from discrete_itd.denoisers.forest import (
     ForestCounts,
+    Pairs,
     responsible,
     truncated_moments,
     untruncated,
@@ -120,6 +123,36 @@ def test_a_score_is_a_sum_over_all_leaves(device, dtype, name):
     expected = torch.tensor([slow_log_prob(denoiser, row) for row in rows.tolist()], device=device)
     got = denoiser.log_prob(rows)
     torch.testing.assert_close(got, expected.to(got), atol=rounding(dtype), rtol=rounding(dtype))
+
+
+def test_property_masses_of_cells_are_right_whatever_their_width(device, monkeypatch):
+    """Narrow ones have density times width and its curvature, wide ones a difference of tails, cut ones less of it."""
+    rng = np.random.default_rng(0)
+    denoiser = random_forest(make_book("only reals", device), rng, depth=3)
+    x = random_rows(denoiser.codebook, 60, rng)
+    width = torch.tensor(10.0 ** rng.uniform(-7, 0, x.shape), device=device)
+    lines = type(denoiser.codebook.lines)
+    monkeypatch.setattr(lines, "cells", lambda _, reals: Intervals(x.to(reals.device), width))
+    row, leaf = (
+        t.flatten()
+        for t in torch.meshgrid(*map(torch.arange, (60, denoiser.splits.n_leaves)), indexing="ij")
+    )
+    pairs = Pairs(row, x[:, :0].long(), x, row.to(device), leaf.to(device), row)
+    got, box = (
+        denoiser._number_cells(pairs),
+        (denoiser._low[leaf].double(), denoiser._high[leaf].double()),
+    )
+    inside = clipped(Intervals(x[row], width[row]), *box)
+    expected = []
+    for share, m, sd in (
+        (1 - denoiser.wide, denoiser.means[leaf].double(), denoiser.var[leaf].double().sqrt()),
+        (denoiser.wide, torch.zeros(()).double(), torch.tensor(WIDE_SD).double()),
+    ):
+        of_box = log_between(*((end - m) / sd for end in box))
+        expected.append(math.log(share) + log_mass(inside, m, sd) - of_box)
+    is_in = (x[row] > box[0]) & (x[row] <= box[1])
+    expected = torch.logaddexp(*expected)
+    torch.testing.assert_close(got[is_in], expected[is_in], atol=3e-8, rtol=1e-9)
 
 
 def test_factors_belong_to_the_columns_that_split(device):
