@@ -132,6 +132,68 @@ class GaussianPosterior:
         """
         return torch.logsumexp(self.log_weight + self._log_mass(middle, width), dim=2)
 
+    def log_mass_of_few(self, middle: Tensor, width: Tensor) -> Tensor:
+        r"""Log-masses (20) of V cells of one column, (B, V) each, in double: (B, V), nats.
+
+        Where cells are narrow, by one matrix product: with z standardised and w the width in standard deviations,
+        :math:`\log\varphi(z) + \log w + w^2 (z^2 - 1) / 24`, which errs by .005 at most within 3 standard deviations up
+        to w = 1/2. Cells are taken as wholly inside the bounds of a component, or outside.
+        """
+        usual = width.quantile(0.9, 1, keepdim=True)
+        mean, var = self.means[:, 0], self.var[:, 0]
+        # in single precision squares of values in standard deviations are right to .001 up to 100
+        is_wide = (usual.square() > var / 4) | (mean.abs() + 1 > 100 * var.sqrt())
+        log_scale = self.log_weight[:, 0] - 0.5 * (2 * math.pi * var).log()
+        if self.bounds:
+            log_scale = log_scale - self._standard[4][:, 0]
+        log_scale = log_scale.masked_fill(is_wide, -FARTHEST)
+        var = var.masked_fill(is_wide, 1.0)
+        slope, bend = 1 / var, 1 / (24 * var.square())
+        coefficients = [
+            -slope / 2,
+            mean * slope,
+            log_scale - mean.square() * slope / 2,
+            bend,
+            -2 * mean * bend,
+            (mean.square() - var) * bend,
+        ]
+        powers = torch.stack([middle.square(), middle, torch.ones_like(middle)], 2)
+        powers = torch.cat([powers, powers * width.square()[:, :, None]], 2).float()
+        log_p = powers @ torch.stack(coefficients, 1).float()  # (B, V, K)
+        if self.bounds:
+            low, high = (t[:, 0, None].float() for t in self.bounds)
+            place = middle[:, :, None].float()
+            log_p = log_p.masked_fill((place <= low) | (place > high), -math.inf)
+        out = torch.logsumexp(log_p, 2).double() + Intervals(middle, width).log_width()
+        if n := int(is_wide.sum(1).max()):
+            place = is_wide.to(torch.uint8).topk(n, 1)[1]
+            kept = is_wide.gather(1, place)[:, None]
+            some = self.pick(lambda t: t.gather(2, place[:, None]))
+            exactly = some._log_mass_of_not_narrow(middle, width).masked_fill(~kept, -math.inf)
+            out = torch.logaddexp(out, exactly.logsumexp(2))
+        is_wide = width > usual
+        if n := int(is_wide.sum(1).max()):
+            place = is_wide.to(torch.uint8).topk(n, 1)[1]
+            cells = middle.gather(1, place), width.gather(1, place)
+            out = out.scatter(1, place, self._log_mass_of_not_narrow(*cells).logsumexp(2))
+        return out
+
+    def _log_mass_of_not_narrow(self, middle: Tensor, width: Tensor) -> Tensor:
+        """Log-masses of V cells (B, V) of one column, of a point its log-density, times weights: (B, V, K), float64.
+
+        Points count as cells of 1e-4 standard deviations.
+        """
+        sd = self.var.sqrt()
+        middle, width = middle[:, :, None], width[:, :, None]
+        size = torch.maximum(width, 1e-4 * sd)
+        out = log_mass_of_wide((middle - self.means) / sd, size / sd) + self.log_weight
+        out = out - (size / torch.where(width > 0, width, 1.0)).log()
+        if not self.bounds:
+            return out
+        low, high = self.bounds
+        inside = (middle > low) & (middle <= high)
+        return (out - self._standard[4]).masked_fill(~inside, -math.inf)
+
     def log_prob_at(self, cells: Intervals) -> Tensor:
         """Log-probabilities (B, V), nats, of V cells (V, 1) of one column, in bounded memory."""
         size = CHUNK // max(1, self.means.shape[2] * len(cells.middle))
@@ -254,14 +316,36 @@ class GaussianPosterior:
         shape = (len(self.means), n)
         return self.at_uniform(u.expand(shape), v.expand(shape))
 
-    def quantiles(self, u: Tensor) -> Tensor:
-        """Quantiles of one column at levels ``u`` (n,), by Newton's method, or bisection where it is slower.
+    def _in_pieces(self) -> Tensor:
+        """Which rows of one column have components in disjoint intervals, one after the other: bool, (B,)."""
+        if not self.bounds:
+            return torch.zeros_like(self.means[:, 0, 0], dtype=torch.bool)
+        low, high = (t[:, 0] for t in self.bounds)
+        is_empty = self.log_weight[:, 0].isneginf()
+        end = high.masked_fill(is_empty, -math.inf).cummax(1)[0]
+        return ((low[:, 1:] >= end[:, :-1]) | is_empty[:, 1:]).all(1)
 
-        Float64, (B, n), to within a level of 1e-9.
+    def quantiles(self, u: Tensor) -> Tensor:
+        """Quantiles of one column at levels ``u`` (n,): float64, (B, n), to within a level of 1e-9.
+
+        In closed form where components lie in disjoint intervals; else by Newton's method, or bisection where it is
+        slower.
         """
         share = u.to(self.means.device, torch.float64)
         out = share.new_zeros(len(self.means), len(u))
-        for rows, q in self.few_components(len(u)):
+        in_pieces = self._in_pieces()
+        rows, others = (torch.nonzero(t).flatten() for t in (in_pieces, ~in_pieces))
+        if len(rows):
+            log_weight = self.log_weight[rows, 0].double()
+            cdf = torch.softmax(log_weight, 1).cumsum(1)
+            below = share * cdf[:, -1:]
+            which = torch.searchsorted(cdf, below).clamp_max(cdf.shape[1] - 1)
+            weight = (cdf.gather(1, which) - below) / torch.softmax(log_weight, 1).gather(1, which)
+            mean, var, *bounds = (
+                t[rows, 0].double().gather(1, which) for t in (self.means, self.var, *self.bounds)
+            )
+            out[rows] = _quantile((1 - weight).clamp(0.0, 1.0), mean, var.sqrt(), *bounds)
+        for some, q in self.pick(lambda t: t[others]).few_components(len(u)):
             parts = (t[:, 0, :, None] for t in (q.means, q.var.sqrt(), *q.bounds))
             component_quantiles = _quantile(share, *parts)  # they bracket the mixture's quantile
             low, high = component_quantiles.amin(1), component_quantiles.amax(1)
@@ -276,7 +360,7 @@ class GaussianPosterior:
                 is_close = (new > low) & (new < high) & ((new - z).abs() < step / 2)
                 new = torch.where(searched, torch.where(is_close, new, (low + high) / 2), z)
                 z, step = new, (new - z).abs()
-            out[rows] = z
+            out[others[some]] = z
         return out
 
     def expectation(self, function: Callable[[Tensor], Tensor]) -> Tensor:
@@ -294,11 +378,20 @@ class GaussianPosterior:
         """Expected surprisal of one column, the mean at :meth:`points`: float64, (B,), nats, to some hundredths.
 
         ``cells`` maps values (b, n) of b rows, and these rows of each tensor ``of_rows``, to the cells that record
-        them. Memory is bounded.
+        them. Memory is bounded. Where components lie in disjoint intervals, it is a sum over their means: exact if
+        densities are exponential functions between the bounds.
         """
         out = torch.zeros(len(self.means), dtype=torch.float64, device=self.means.device)
-        n = N_QUADRATURE // 2
-        for rows, q in self.few_components(n):
+        n, in_pieces = N_QUADRATURE // 2, self._in_pieces()
+        pieces, others = (torch.nonzero(t).flatten() for t in (in_pieces, ~in_pieces))
+        if len(pieces):
+            q = self.pick(lambda t: t[pieces].double())
+            middle, (mean, sd, _, _, log_inside) = q._means(), q._standard
+            log_p = q.log_weight + log_normal((middle - mean) / sd) - sd.log() - log_inside
+            log_width = cells(middle[:, 0], *(t[pieces] for t in of_rows)).log_width()
+            out[pieces] = -(q.log_weight.exp()[:, 0] * (log_p[:, 0] + log_width)).nansum(1)
+        for part, q in self.pick(lambda t: t[others]).few_components(n):
+            rows = others[part]
             middle, width = cells(q.points(n), *(t[rows] for t in of_rows))
             # in narrow cells the density is taken as constant: it costs a third of the mass
             is_narrow = width.amax(1) < 0.1 * q.var.amin((1, 2)).sqrt()

@@ -80,6 +80,8 @@ class Posterior:
         The columns of categories.
     gaussian : GaussianPosterior
         The continuous columns.
+    log_p : Tensor, shape (B, C), optional
+        Log-probabilities of the cells of the rows from which each cell was left out, if they are known already.
 
     Examples
     --------
@@ -95,9 +97,11 @@ class Posterior:
         codebook: Codebook,
         categorical: CategoricalPosterior,
         gaussian: GaussianPosterior | None = None,
+        log_p: Tensor | None = None,
     ) -> None:
         self.codebook = codebook
         self.categorical, self.gaussian = categorical, gaussian
+        self.log_p = log_p
 
     @classmethod
     def mixed(cls, parts: Sequence[Posterior], log_weights: Tensor) -> Posterior:
@@ -133,6 +137,19 @@ class Posterior:
             out = out.index_copy(1, book.reals, self.gaussian.log_prob(*numbers).to(log_p))
         return out.masked_fill(x.isnan(), 0.0)
 
+    def log_prob_left_out(self, x: Tensor, asked: Tensor) -> Tensor:
+        """:meth:`log_prob` of rows ``x`` (B, C) at the cells ``asked`` (B, C), of which each was left out."""
+        if self.log_p is not None:
+            return self.log_p
+        reals = self.codebook.reals
+        if self.gaussian is None or bool(asked[:, reals].all()):
+            return self.log_prob(x)
+        row, real = torch.nonzero(asked[:, reals] & ~x[:, reals].isnan()).unbind(1)
+        numbers = self.codebook.lines.cells(x[row, reals[real]][:, None], real[:, None])
+        gaussian = self.gaussian.pick(lambda t: t[row, real][:, None])
+        levels = Posterior(self.codebook, self.categorical).log_prob(x)
+        return levels.index_put((row, reals[real]), gaussian.log_prob(*numbers)[:, 0].to(levels))
+
     def update(self, y: Tensor, snr: Tensor) -> Posterior:
         r"""The Bayes update :math:`q \oplus \Delta` by new evidence of every column about itself.
 
@@ -156,7 +173,8 @@ class Posterior:
 
     def _pick(self, rows: Callable[[Tensor], Tensor]) -> Posterior:
         gaussian = None if self.gaussian is None else self.gaussian.pick(rows)
-        return Posterior(self.codebook, self.categorical.pick(rows), gaussian)
+        log_p = None if self.log_p is None else rows(self.log_p)
+        return Posterior(self.codebook, self.categorical.pick(rows), gaussian, log_p)
 
     def of_cells(self, place: Tensor) -> Posterior:
         """The posterior whose cell (i, j) comes from row ``place[i, j]``, (B, C), and column j."""
@@ -168,7 +186,8 @@ class Posterior:
             real = torch.arange(real_place.shape[1], device=place.device)
             gaussian = gaussian.pick(lambda t: t[real_place, real])
         categorical = CategoricalPosterior(levels, logits, normalised=True)
-        return Posterior(book, categorical, gaussian)
+        log_p = None if self.log_p is None else self.log_p.gather(0, place)
+        return Posterior(book, categorical, gaussian, log_p)
 
     def with_cells(
         self, replacements: Iterable[tuple[Tensor, Tensor, Tensor | GaussianPosterior]]

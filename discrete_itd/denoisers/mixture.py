@@ -326,20 +326,20 @@ class MixtureDenoiser(Denoiser):
         book, (rows, back) = self.codebook, self.by_gaps(x)
         step = max(BLOCK, rows_at_once(CACHED // (4 * self.n_components * book.n_columns)))
         parts = [self._left_out(some) for some in rows.split(step)]
-        logits, *moments = (torch.cat(t)[back] for t in zip(*parts, strict=True))
+        log_p, logits, *moments = (torch.cat(t)[back] for t in zip(*parts, strict=True))
         gaussian = None
         if self.own_reals:
             gaussian = GaussianPosterior(*moments, normalised=True)
-        return Posterior(book, CategoricalPosterior(book.levels, logits), gaussian)
+        return Posterior(book, CategoricalPosterior(book.levels, logits), gaussian, log_p)
 
     def _left_out(self, x: Tensor) -> list[Tensor]:
-        """Logits of the levels of rows, and log-weights, means and variances of their numbers.
+        """Log-probabilities (B, C) of cells given the others, logits of levels, and the mixtures of numbers.
 
         It is computed in double, as the factor of an extreme cell is added and subtracted.
         """
         book, levels = self.codebook, self.codebook.levels
         log_p = self._derived()[0][book.level_of(x)].double()  # (B, F, Z)
-        joint, moments = self.log_weights + log_p.sum(1), []
+        joint, moments, of_cells = self.log_weights + log_p.sum(1), [], x.new_zeros(x.shape)
         if self.own_reals:
             cells = book.lines.cells(x[:, book.reals])
             if self.dense is not None:
@@ -351,12 +351,17 @@ class MixtureDenoiser(Denoiser):
             log_p_reals = log_p_reals.nan_to_num(0.0)
             log_p_row = log_p_reals.sum(1) if self.dense is None else self.dense.log_masses(cells)
             joint = joint + log_p_row
-            weight = torch.log_softmax(joint[:, None] - log_p_reals, 2)
-            moments = [t.to(self.means) for t in (weight, mean, var)]
-        share = torch.softmax(joint[:, None] - log_p, 2).to(self.log_probs)
+            weight = joint[:, None] - log_p_reals
+            without = torch.logsumexp(weight, 2)
+            moments = [t.to(self.means) for t in (weight - without[..., None], mean, var)]
+            of_cells.index_copy_(1, book.reals, without)
+        without = joint[:, None] - log_p
+        of_cells.index_copy_(1, book.finite, torch.logsumexp(without, 2))
+        of_cells = (torch.logsumexp(joint, 1)[:, None] - of_cells).masked_fill(x.isnan(), 0.0)
+        share = torch.softmax(without, 2).to(self.log_probs)
         share = filled(share).transpose(0, 1)  # (F, B, Z)
         prior = [row_product(share[columns], p)[:, : len(x)] for columns, p in self._probs]
-        return [finite_log(levels.from_shapes(prior, joint.to(self.log_probs))), *moments]
+        return [of_cells, finite_log(levels.from_shapes(prior, joint.to(self.log_probs))), *moments]
 
     def _batches(self, x: Tensor) -> Sequence[Tensor]:
         """Batches of rows whose numbers for each class stay in a cache."""

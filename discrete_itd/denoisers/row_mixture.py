@@ -158,13 +158,16 @@ class RowMixtureDenoiser(Denoiser):
         if not self.exact:
             return super().leave_one_out(x, asked)
         parts = [member.leave_one_out(x, asked) for member in self._members]
-        log_p = torch.stack([q.log_prob(x).double() for q in parts], 1)  # (B, M, C)
+        # (B, M, C)
+        log_p = torch.stack([q.log_prob_left_out(x, asked).double() for q in parts], 1)
         weights = self.log_joint(filled(x))[: len(x), :, None] - log_p
         possible = (weights > -torch.inf).any(1, keepdim=True) & ~weights.isnan().any(
             1, keepdim=True
         )
-        weights = torch.where(possible, weights, self.log_weights[:, None])
-        return self._mixed(parts, torch.log_softmax(weights, 1).to(self.codebook.known_snr))
+        weights = torch.where(possible, weights, self.log_weights[:, None]).log_softmax(1)
+        mixed = self._mixed(parts, weights.to(self.codebook.known_snr))
+        mixed.log_p = torch.logsumexp(weights + log_p, 1)
+        return mixed
 
     def natural_order(self, generator: torch.Generator) -> list[int]:
         return self._members[int(self.log_weights.argmax())].natural_order(generator)

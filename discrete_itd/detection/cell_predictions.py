@@ -338,12 +338,13 @@ def log_flat(scorer: Scorer, x: Tensor) -> Tensor:
     return _by_column(scorer, out.masked_fill(x.isnan(), 0.0))
 
 
-def log_probs(scorer: Scorer, q: Posterior, x: Tensor) -> Tensor:
+def log_probs(scorer: Scorer, q: Posterior, x: Tensor, asked: Tensor) -> Tensor:
     """Log-probabilities p of the cells of rows ``x`` (B, C') under their distributions: float64, (B, C), nats.
 
-    With the probability that a number is new, or is not, in columns whose numbers repeat.
+    Those ``asked`` (B, C') at least; with the probability that a number is new, or is not, in columns whose numbers
+    repeat.
     """
-    out = _by_column(scorer, q.log_prob(x).double())
+    out = _by_column(scorer, q.log_prob_left_out(x, asked).double())
     for j, column in enumerate(scorer.schema):
         if column.codec.seen:
             out[:, j] -= torch.from_numpy(column.codec.new_nats(x[:, j].cpu().numpy())).to(out)
@@ -384,7 +385,7 @@ def exceptional_shares(scorer: Scorer, x: Tensor) -> Callable[[], np.ndarray | N
             asked = _asked(scorer, rows, columns.expand(len(rows), -1))
             q = conditional.given_others(scorer.model.anywhere, rows, asked)
             log_e = log_exceptional(scorer, rows, log_flat(scorer, rows))
-            parts.append((log_e - log_probs(scorer, q, rows), ~without_cell(scorer, rows)))
+            parts.append((log_e - log_probs(scorer, q, rows, asked), ~without_cell(scorer, rows)))
         if not parts:
             return None
         log_ratio, has_cell = (torch.cat(t) for t in zip(*parts, strict=True))
@@ -473,9 +474,15 @@ def _log_probs_of(
         if j in q.codebook.place:
             log_p = q.column(j)[rows, values.long()]
         else:
-            line = torch.searchsorted(q.codebook.reals, torch.tensor([[j]], device=rows.device))
-            cells = lines.cells(values[:, None], line.expand(len(rows), 1))
-            log_p = conditional.cells_of(q, rows, torch.full_like(rows, j)).log_prob(*cells)[:, 0]
+            # of each row some values, in a line of a table
+            each, which, n = rows.unique(return_inverse=True, return_counts=True)
+            order = which.argsort(stable=True)
+            place = torch.empty_like(which)
+            place[order] = torch.arange(len(which)).to(which) - (n.cumsum(0) - n)[which[order]]
+            table = values.new_zeros(len(each), int(n.max())).index_put((which, place), values)
+            line = torch.searchsorted(q.codebook.reals, torch.full_like(table, j).long())
+            mixtures = conditional.Mixtures(q, each, torch.full_like(each, j))
+            log_p = mixtures.log_mass(lines.cells(table, line))[which, place]
         out[own] = log_p.double().cpu().numpy() - scorer.schema[j].codec.new_nats(cell[own])
     return out
 
@@ -528,7 +535,7 @@ def suspects(
     def ranked(denoiser: Denoiser, columns: Tensor, **how: Any) -> Suspects:
         asked = _asked(scorer, rows, columns)
         q = conditional.given_others(denoiser, rows, asked, **how)
-        log_p = (log_probs(scorer, q, rows) - beyond).clamp_max(0.0)
+        log_p = (log_probs(scorer, q, rows, asked) - beyond).clamp_max(0.0)
         log_e = log_exceptions(scorer, rows, log_f, log_p)
 
         def first(m: int, columns: Tensor, of_slips: MeantBySlip) -> Suspects:

@@ -27,9 +27,8 @@ from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from discrete_itd.channel import State
 from discrete_itd.channel.gaussian import FARTHEST, chosen, log_linear
 from discrete_itd.channel.noise import draw_salt, row_hashes
 from discrete_itd.channel.posterior import (
@@ -37,6 +36,7 @@ from discrete_itd.channel.posterior import (
     GaussianPosterior,
     Posterior,
 )
+from discrete_itd.channel.rounded_numbers import Intervals
 from discrete_itd.denoisers.base import Denoiser, filled, in_blocks
 from discrete_itd.denoisers.following import FollowingDenoiser
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser
@@ -56,17 +56,25 @@ UNMET = 2.0
 ENUMERATED_LEVELS = 512  # all categories of a column are scored up to this many
 # outer nodes of a number's density, at encoded values of either sign
 FAR_NODES = (2.0, 3.0, 4.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0)
+PEAKS, ENCLOSED = 4, 8  # numbers whose neighbours are scored, and are nodes of a density
+# New nodes in an interval that is divided: a number with a ratio of its own is soon enclosed.
+SPLIT_AT = (1 / 8, 1 / 2, 7 / 8)
+# A guide's density is at least exp(-FAR_NATS - abs(x)): its ratio to the scorer's is bounded where few points are.
+FAR_NATS = 10.0
 KEPT_COMPLETIONS = 1 << 15  # completed rows that are kept together
+NODES_AT_ONCE = 128  # nodes of a number for which the parts of its cells fit in a processor's cache
 
 
 class Nodes(NamedTuple):
     """Resolution at which a cell's distribution is enumerated: nodes of a density, or levels.
 
-    ``guided`` quantiles of each guide and ``marginal`` of the column's marginal, and ``far`` values on both sides;
-    then, in each of ``stages`` refinements, ``split`` intervals are divided into four parts. Of a category the
-    ``levels`` that are most probable under the guides, and the observed one.
+    Each guide has ``dense`` points. The scorer is asked at ``guided`` of these, repeated ones first, at ``marginal``
+    quantiles of the column's marginal and at ``far`` values on both sides; then, in each of ``stages`` refinements, at
+    three nodes within each of ``split`` intervals. Its ratio to a guide is interpolated to the other points. Of a
+    category the ``levels`` that are most probable under the guides, and the observed one.
     """
 
+    dense: int
     guided: int
     marginal: int
     stages: int
@@ -75,8 +83,8 @@ class Nodes(NamedTuple):
     levels: int = ENUMERATED_LEVELS
 
 
-FINE = Nodes(24, 64, 4, 8)
-SHORTLIST = Nodes(8, 6, 1, 4, (3.0, 12.0), 16)  # some 40 scores a number, for reasons
+FINE = Nodes(64, 32, 8, 4, 6)
+SHORTLIST = Nodes(32, 10, 3, 1, 2, (3.0, 12.0), 16)  # some 24 scores a number, for reasons
 
 
 class Enumerated(NamedTuple):
@@ -175,9 +183,9 @@ class ConditionalDenoiser(Denoiser):
 
     * no other unknown cell in the row: the scorer. All values of a category are enumerated; of more than
       ``ENUMERATED_LEVELS`` those that are most probable under the proposal and the scorer's own factors, and the others
-      keep their proportions under these. The density of a number is computed at some 200 nodes, which are refined where
-      it is large and bends, and is log-linear between them: its logarithm is off by 0.002 nats on average, and up to
-      0.05 where it is low and rough.
+      keep their proportions under these. The mass of a number is that of the exact members in closed form, and the
+      score of the others at some 100 nodes: the logarithm of its ratio to the proposal, or to the scorer's own factor,
+      is linear between nodes, which are refined where the mass is large and the ratio bends.
     * other unknown cells, or noisy evidence: the proposal.
     * whether a cell is there (``codebook.indicator``): the proposal.
 
@@ -220,7 +228,7 @@ class ConditionalDenoiser(Denoiser):
         own = [_plain(m) for m, _ in self._open if not m.exact]
         self._guides = [m for m in own if len(own) == 1 and m.own_order is not None]
         self._n_levels = torch.tensor([c.n_points or 0 for c in self.codebook.columns])
-        self._spread: dict[tuple[int, Nodes], Tensor] = {}  # filled when they are asked for
+        self._spread: dict[Nodes, Tensor] = {}  # filled when they are asked for
 
     @property
     def row_work(self) -> int:
@@ -267,43 +275,46 @@ class ConditionalDenoiser(Denoiser):
             return
         n_levels = self._n_levels.to(x.device)
         need = asked & ((n_levels == 0) | (n_levels > size.levels))
-        book, whole = self.codebook, filled(x)
-        state = State.start(book, book.embed(whole), ~whole.isnan())
-        exact = [(m, w, self._beside(m, w, x, asked, proposed)) for m, w in self._exact]
-        nothing_to_leave_out = not bool((asked & ~x.isnan()).any())
-        scores = partial(self._scores, x, exact)
         guides: list[Posterior] = []  # approximations: causal factors, and the proposal's, the last
         if bool(need.any()):
-            guides = [g.preceding(whole) for g in self._guides]
-            if nothing_to_leave_out:
-                proposed = self.proposal(*state)
-            guides.append(proposed or self.proposal.leave_one_out(x, need))
+            proposed = proposed or _given_others(self.proposal, x, need)
+            guides = [*(g.preceding(filled(x)) for g in self._guides), proposed]
+        exact = [(m, w, self._beside(m, w, x, asked, proposed)) for m, w in self._exact]
         for column, row in zip(
             columns.split(SCORED_AT_ONCE), rows.split(SCORED_AT_ONCE), strict=True
         ):
             parts: list[Enumerated] = []  # with the values in place of the nodes
             weights: dict[int, Tensor] = {}  # log-probabilities of all levels, where there are many
             for j in column.unique().tolist():
-                own, k = row[column == j], int(n_levels[j])
+                rows_of_column, k = row[column == j], int(n_levels[j])
                 if not k:
                     continue
-                values = torch.arange(k, device=x.device).expand(len(own), -1)
+                values = torch.arange(k, device=x.device).expand(len(rows_of_column), -1)
                 if k > size.levels:
-                    each = [g.column(j)[own].double() for g in guides]
+                    each = [g.column(j)[rows_of_column].double() for g in guides]
                     weights[j] = torch.stack(each).logsumexp(0)
-                    seen = x[own, j].nan_to_num(0.0).long()[:, None]
+                    seen = x[rows_of_column, j].nan_to_num(0.0).long()[:, None]
                     values = weights[j].scatter(1, seen, math.inf).topk(size.levels, 1)[1]
-                parts.append(Enumerated(own, torch.full_like(own, j), values.double(), x[:0]))
+                columns_of = torch.full_like(rows_of_column, j)
+                parts.append(Enumerated(rows_of_column, columns_of, values.double(), x[:0]))
             real = n_levels[column] == 0
+            mixtures, of_guides, dense = dict[int, Mixtures](), list[Mixtures](), x[:0]
             if bool(real.any()):
                 row, column = row[real], column[real]
-                nodes = self._first_nodes(x, row, column, guides, size)
+                posteriors = [*guides, *(b.posterior for _, _, each in exact for b in each)]
+                mixtures = {id(q): Mixtures(q, row, column) for q in posteriors}
+                of_guides = [mixtures[id(g)] for g in guides]
+                dense = [guide.points(size.dense, i) for i, guide in enumerate(of_guides, 1)]
+                dense = self._rounded(torch.cat(dense, 1), column).sort(1)[0]
+                nodes = self._first_nodes(x, row, column, dense, size)
                 parts.append(Enumerated(row, column, nodes, x[:0]))
-            for part, log_joint in zip(parts, scores(parts), strict=True):
+            for part, scores in zip(parts, self._scores(x, parts), strict=True):
                 j = int(part.columns[0])
                 if not n_levels[j]:
-                    yield self._refine(part._replace(log_joint=log_joint), size, scores)
+                    how = exact, mixtures, of_guides, dense
+                    yield self._density(x, part, scores, *how, size)
                     continue
+                log_joint = self._joint(x, part, scores, exact)
                 if j in weights:
                     log_joint = _with_all_levels(weights[j], part.nodes.long(), log_joint)
                 yield part._replace(log_joint=log_joint)
@@ -324,15 +335,11 @@ class ConditionalDenoiser(Denoiser):
                 found += self._beside(member.base, 0.0, known, others, same)
                 found[-1] = found[-1]._replace(left_out=left)
             return found
-        nothing = torch.zeros(0, dtype=torch.int64, device=x.device)
-        if not bool((asked & ~x.isnan()).any()):
-            whole = filled(x)
-            state = State.start(self.codebook, self.codebook.embed(whole), ~whole.isnan())
-            q, own = member(*state), torch.zeros_like(x)
-        else:
-            q = (proposed if member is self.proposal else None) or member.leave_one_out(x, asked)
-            own = q.log_prob(x).double()
-        return [Beside(w + _log_prob(member, x)[:, None] - own, q, nothing)]
+        nothing, log_p = torch.zeros(0, dtype=torch.int64, device=x.device), torch.zeros_like(x)
+        q = (proposed if member is self.proposal else None) or _given_others(member, x, asked)
+        if bool((asked & ~x.isnan()).any()):
+            log_p = q.log_prob_left_out(x, asked).double()
+        return [Beside(w + _log_prob(member, x)[:, None] - log_p, q, nothing)]
 
     def _nothing(self, x: Tensor) -> Posterior:
         """A posterior of rows (B, C) to be overwritten, cheaper than the posterior of a large mixture."""
@@ -353,57 +360,62 @@ class ConditionalDenoiser(Denoiser):
 
     # -- one cell -------------------------------------------------------------------------------
 
-    def _scores(
-        self,
-        x: Tensor,
-        exact: Sequence[tuple[Denoiser, float, list[Beside]]],
-        parts: Sequence[Enumerated],
-    ) -> list[Tensor]:
+    def _scores(self, x: Tensor, parts: Sequence[Enumerated]) -> list[Tensor]:
         """Log-probabilities of rows x (B, C) with the nodes of each part in single cells: (p, V) each, nats.
 
-        Members of the scorer that are ``exact`` have log-weights, and what is known :meth:`_beside` each cell.
+        Those of the scorer's members that are not exact, -inf without any.
         """
 
         def call(row: Tensor, column: Tensor, values: Tensor) -> Tensor:
             rows = x[row].scatter_(1, column[:, None], values[:, None])
-            own = [w + m.log_prob(rows).double() for m, w in self._open]
-            return torch.stack(own).logsumexp(0).clamp_min(-FARTHEST)
+            each = [w + m.log_prob(rows).double() for m, w in self._open]
+            return torch.stack(each).logsumexp(0).clamp_min(-FARTHEST)
 
-        def joint(part: Enumerated, scores: Tensor | None) -> Tensor:
-            own = [] if scores is None else [scores]
-            for m, w, beside in exact:
-                each = [self._with_nodes(part, cells) for cells in beside]
-                log_p = each[-1]
-                if isinstance(m, FollowingDenoiser):
-                    later = m.factors_of_children(each, self._terms(m, x, part))
-                    log_p = w + each[0] + later.sum(-1)
-                own.append(log_p)
-            return torch.stack(own).logsumexp(0)
-
-        if not parts:
-            return []
         if not self._open:
-            return [joint(part, None) for part in parts]
+            return [torch.full_like(part.nodes, -math.inf) for part in parts]
         shapes = [part.nodes.shape for part in parts]
         row, column = (
-            torch.cat([t.repeat_interleave(n[1]) for t, n in zip(own, shapes, strict=True)])
-            for own in ([p.rows for p in parts], [p.columns for p in parts])
+            torch.cat([t.repeat_interleave(n[1]) for t, n in zip(cells, shapes, strict=True)])
+            for cells in ([p.rows for p in parts], [p.columns for p in parts])
         )
         values = torch.cat([part.nodes.flatten() for part in parts])
         scores = torch.cat(list(in_blocks(call, row, column, values, batch_size=SCORED_AT_ONCE)))
         each = scores.split([n.numel() for n in shapes])
-        return [joint(p, own.view(n)) for p, own, n in zip(parts, each, shapes, strict=True)]
+        return [scores.view(n) for scores, n in zip(each, shapes, strict=True)]
 
-    def _with_nodes(self, part: Enumerated, cells: Beside) -> Tensor:
-        """Log-probabilities (p, V) of rows with their nodes, but for the cells that are left out."""
-        log_p, at_nodes = (
-            cells.log_p[part.rows, part.columns][:, None],
-            self._at_nodes(cells.posterior, part),
-        )
-        if len(cells.left_out):
-            is_out = torch.isin(part.columns, cells.left_out)[:, None]
-            at_nodes = at_nodes.masked_fill(is_out, 0.0)
-        return log_p + at_nodes
+    def _joint(
+        self,
+        x: Tensor,
+        part: Enumerated,
+        scores: Tensor,
+        exact: Sequence[tuple[Denoiser, float, list[Beside]]],
+        at_nodes: Callable[[Posterior], Tensor] | None = None,
+    ) -> Tensor:
+        """Log-probabilities of rows x (B, C) with the nodes of a part: (p, V), nats.
+
+        Of all members: ``scores`` of the open ones; those that are ``exact`` have log-weights, and what is known
+        :meth:`_beside` each cell, of which ``at_nodes`` gives the log-probabilities of the nodes, by default of levels.
+        """
+        members = [scores]
+        for m, w, beside in exact:
+            each = []
+            for cells in beside:
+                own = (
+                    cells.posterior.column(int(part.columns[0]))[part.rows]
+                    .double()
+                    .gather(1, part.nodes.long())
+                    if at_nodes is None
+                    else at_nodes(cells.posterior)
+                )
+                is_out = torch.isin(part.columns, cells.left_out)[:, None]
+                log_p = cells.log_p[part.rows, part.columns][:, None]
+                each.append(log_p + own.masked_fill(is_out, 0.0))
+            log_p = each[-1]
+            if isinstance(m, FollowingDenoiser):
+                later = m.factors_of_children(each, self._terms(m, x, part))
+                log_p = w + each[0] + later.sum(-1)
+            members.append(log_p)
+        return torch.stack(members).logsumexp(0)
 
     def _terms(self, member: FollowingDenoiser, x: Tensor, part: Enumerated) -> Tensor:
         """The terms (p, V, K) of relations in rows with the nodes of a part."""
@@ -412,75 +424,136 @@ class ConditionalDenoiser(Denoiser):
         rows.scatter_(1, part.columns.repeat_interleave(n)[:, None], part.nodes.reshape(-1, 1))
         return member.terms(rows).unflatten(0, part.nodes.shape)
 
-    def _at_nodes(self, q: Posterior, part: Enumerated) -> Tensor:
-        """Log-probabilities of the nodes (p, V) of cells by the posterior of their rows: (p, V), nats."""
-        book, nodes, j = self.codebook, part.nodes, int(part.columns[0])
-        if j in book.place:
-            return q.column(j)[part.rows].double().gather(1, nodes.long())
-        cells = book.lines.cells(nodes, torch.searchsorted(book.reals, part.columns)[:, None])
-        out = torch.zeros_like(nodes)
-        mixtures = cells_of(q, part.rows, part.columns)
-        for rows, own in mixtures.few_components(nodes.shape[1]):
-            out[rows] = own.log_prob(*(t[rows] for t in cells)).clamp_min(-FARTHEST)
-        return out
-
     def _first_nodes(
-        self, x: Tensor, row: Tensor, column: Tensor, guides: list[Posterior], size: Nodes
+        self, x: Tensor, row: Tensor, column: Tensor, dense: Tensor, size: Nodes
     ) -> Tensor:
-        """Nodes of cells (n,) of rows (B, C) in continuous columns, with the observed values: increasing, (n, G)."""
-        each, which = column.unique(return_inverse=True)
-        parts = [torch.stack([self._column_nodes(j, size) for j in each.tolist()])[which]]
-        parts += [cells_of(g, row, column).points(size.guided, i) for i, g in enumerate(guides, 1)]
+        """Nodes of cells (n,) of rows (B, C) in continuous columns, with the observed values: increasing, (n, G).
+
+        Some of the ``dense`` points, increasing, (n, P): numbers that are repeated come first, the others are spread.
+        """
+        run = nn.functional.pad((dense.diff(dim=1) > 0).cumsum(1), (1, 0))
+        order = torch.zeros_like(dense).scatter_add_(1, run, torch.ones_like(dense)).gather(1, run)
+        golden = (torch.arange(dense.shape[1], device=x.device) * (math.sqrt(5) - 1) / 2) % 1
+        is_first = nn.functional.pad(dense.diff(dim=1) > 0, (1, 0), value=True)
+        chosen_points = torch.where(is_first, order + golden, golden).topk(size.guided, 1)[1]
+        there = x[row, column].nan_to_num(size.far[-1]).clamp(-FAR_NODES[-1], FAR_NODES[-1])
+        others = [self._column_nodes(size)[torch.searchsorted(self.codebook.reals, column)]]
         if isinstance(self.scorer, FollowingDenoiser):
             solved = self.scorer.guided(x[row], column)
-            parts.append(torch.where(solved.isnan(), parts[-1][:, :1], solved))
-        there = x[row, column].nan_to_num(size.far[-1]).clamp(-FAR_NODES[-1], FAR_NODES[-1])
-        nodes = torch.cat([self._rounded(torch.cat(parts, 1), column), there[:, None]], 1)
+            others.append(torch.where(solved.isnan(), dense[:, :1], solved))
+        others = self._rounded(torch.cat(others, 1), column)
+        points = dense.gather(1, chosen_points)
+        beside = self._beside_cells(points[:, :PEAKS], column)
+        nodes = torch.cat([points, beside, others, there[:, None]], 1)
         return nodes.sort(1)[0].contiguous()
+
+    def _beside_cells(self, nodes: Tensor, columns: Tensor) -> Tensor:
+        """The recorded numbers next to those (n, V) of continuous columns (n,): (n, 2 V), none without a lattice."""
+        lines = self.codebook.lines
+        if not lines.have_steps:
+            return nodes[:, :0]
+        line = torch.searchsorted(self.codebook.reals, columns)[:, None]
+        cells = lines.cells(nodes, line)
+        away = (cells.width + lines.spacing(cells.middle, line)) / 2
+        both = torch.cat([cells.middle - away, cells.middle + away], 1)
+        return lines.rounded(both, line)
 
     def _rounded(self, values: Tensor, columns: Tensor) -> Tensor:
         """The nearest recorded numbers of values (n, V) in continuous columns (n,)."""
-        at = torch.searchsorted(self.codebook.reals, columns)
-        return self.codebook.lines.rounded(values, at[:, None])
+        line = torch.searchsorted(self.codebook.reals, columns)
+        return self.codebook.lines.rounded(values, line[:, None])
 
-    def _refine(
+    def _density(
         self,
-        cells: Enumerated,
+        x: Tensor,
+        part: Enumerated,
+        scores: Tensor,
+        exact: Sequence[tuple[Denoiser, float, list[Beside]]],
+        mixtures: dict[int, Mixtures],
+        guides: Sequence[Mixtures],
+        dense: Tensor,
         size: Nodes,
-        scores: Callable[[Sequence[Enumerated]], list[Tensor]],
     ) -> Enumerated:
-        """The masses of numbers at more nodes, then as densities that are even in the nodes' cells."""
-        lines = self.codebook.lines
-        at = torch.searchsorted(self.codebook.reals, cells.columns)[:, None]
-        nodes, log_joint = cells.nodes, cells.log_joint
-        for _ in range(size.stages):
-            own = lines.cells(nodes, at)
-            new = _refined(nodes, log_joint - own.log_width(), own.width, size)
-            new = self._rounded(new, cells.columns)
-            (more,) = scores([cells._replace(nodes=new)])
-            nodes, order = torch.cat([nodes, new], 1).sort(1)
+        """The masses of numbers (p,) in rows x (B, C) at ``dense`` and other nodes, as densities even in these cells.
+
+        The logarithm of the ratio of the open members' ``scores`` to a guide is linear between the nodes of a part: to
+        that of the ``guides`` whose ratio bends least.
+        """
+        lines, nodes = self.codebook.lines, part.nodes
+        line = torch.searchsorted(self.codebook.reals, part.columns)[:, None]
+        cells = lines.cells(nodes, line)
+        if self._open:
+            ratio, log_width = scores - self._of_guides(guides, cells), cells.log_width()
+            parts = (_errors(nodes, cells.width, r, scores - log_width)[0] for r in ratio)
+            which = torch.stack([error.logsumexp(1) for error in parts]).argmin(0)
+            reference = partial(self._of_guides, guides, which=which)
+            ratio = ratio.gather(0, which[None, :, None].expand_as(ratio[:1]))[0]
+            for _ in range(size.stages):
+                new = _refined(nodes, cells.width, ratio, scores - cells.log_width(), size)
+                new = self._rounded(new, part.columns)
+                new_cells = lines.cells(new, line)
+                (more,) = self._scores(x, [part._replace(nodes=new)])
+                pairs = (nodes, new), (ratio, more - reference(new_cells)), (scores, more)
+                pairs = *pairs, *zip(cells, new_cells, strict=True)
+                together = [torch.cat(pair, 1) for pair in pairs]
+                nodes, order = together[0].sort(1)
+                ratio, scores, *cells = (t.gather(1, order) for t in together[1:])
+                cells = Intervals(*cells)
+
+        def joint(at: Tensor) -> tuple[Tensor, Intervals]:
+            cells, scores = lines.cells(at, line), torch.full_like(at, -math.inf)
+            if self._open:
+                scores = _interpolated(nodes, ratio, at) + reference(cells)
+            some = part._replace(nodes=at)
+            of_members = lambda q: mixtures[id(q)].log_mass(cells)  # noqa: E731
+            return self._joint(x, some, scores, exact, of_members), cells
+
+        every = torch.cat([nodes, dense], 1).sort(1)[0]
+        log_joint, cells = joint(every)
+        if lines.have_steps:  # a number more probable than those beside it is enclosed
+            log_f = nn.functional.pad(log_joint - cells.log_width(), (1, 1), value=-math.inf)
+            above = log_f[:, 1:-1] - torch.maximum(log_f[:, 2:], log_f[:, :-2])
+            peaks = every.gather(1, above.topk(ENCLOSED, 1)[1])
+            beside = self._beside_cells(peaks, part.columns)
+            more, new_cells = joint(beside)
+            every, order = torch.cat([every, beside], 1).sort(1)
             log_joint = torch.cat([log_joint, more], 1).gather(1, order)
+            pairs = zip(cells, new_cells, strict=True)
+            cells = Intervals(*(torch.cat(pair, 1).gather(1, order) for pair in pairs))
+        nodes = every
         if lines.have_steps:
-            own = lines.cells(nodes, at)
-            log_joint = (log_joint - own.log_width()).repeat_interleave(2, 1)
-            high = (own.middle + own.width / 2).cummax(1)[0]
-            low = own.middle - own.width / 2
+            log_joint = (log_joint - cells.log_width()).repeat_interleave(2, 1)
+            high = (cells.middle + cells.width / 2).cummax(1)[0]
+            low = cells.middle - cells.width / 2
             low[:, 1:] = torch.maximum(low[:, 1:], high[:, :-1])
             nodes = torch.stack([low, torch.maximum(low, high)], 2).flatten(1)
         # of whole blocks, so that no row's rounding depends on others
         pieces = [t[: len(nodes)] for t in log_linear(filled(nodes), filled(log_joint))]
         density = GaussianPosterior(*(t[:, None] for t in pieces))
-        return cells._replace(log_joint=pieces[0], density=density)
+        return part._replace(log_joint=pieces[0], density=density)
 
-    def _column_nodes(self, j: int, size: Nodes) -> Tensor:
-        """Nodes of column j that do not depend on the row, (n,): quantiles of its marginal and far values."""
-        key = j, size
-        if key not in self._spread:
+    @staticmethod
+    def _of_guides(
+        guides: Sequence[Mixtures], cells: Intervals, which: Tensor | None = None
+    ) -> Tensor:
+        """Log-masses of cells (n, V) by each guide, bounded from below: (G, n, V); or by ``which`` of them, (n, V)."""
+        far = cells.log_width() - cells.middle.abs() - FAR_NATS
+        if which is None:
+            return torch.stack([torch.logaddexp(g.log_mass(cells), far) for g in guides])
+        out = torch.full_like(far, -math.inf)
+        for i, guide in enumerate(guides):
+            guide.log_mass(cells, which == i, out)
+        return torch.logaddexp(out, far)
+
+    def _column_nodes(self, size: Nodes) -> Tensor:
+        """Nodes of each continuous column that do not depend on the row: points of its marginal, far values: (R, n)."""
+        if size not in self._spread:
+            reals = self.codebook.reals
             far = torch.tensor(size.far, dtype=torch.float64, device=self.codebook.device)
-            zero = torch.zeros(1, dtype=torch.int64, device=far.device)
-            own = cells_of(self.proposal.marginals(), zero, zero + j).points(size.marginal)[0]
-            self._spread[key] = torch.cat([-far, far, own])
-        return self._spread[key]
+            marginals = cells_of(self.proposal.marginals(), torch.zeros_like(reals), reals)
+            far = torch.cat([-far, far]).expand(len(reals), -1)
+            self._spread[size] = torch.cat([far, marginals.points(size.marginal)], 1)
+        return self._spread[size]
 
     # -- probabilities --------------------------------------------------------------------------
 
@@ -734,6 +807,13 @@ def given_others(denoiser: Denoiser, x: Tensor, asked: Tensor, **how: Any) -> Po
     return denoiser.leave_one_out(others[first], wanted, **how).of_cells(place)
 
 
+def _given_others(denoiser: Denoiser, x: Tensor, asked: Tensor) -> Posterior:
+    """:meth:`Denoiser.leave_one_out`, or the posterior of rows in which all asked cells are unknown."""
+    if bool((asked & ~x.isnan()).any()):
+        return denoiser.leave_one_out(x, asked)
+    return denoiser.given(x)
+
+
 def _only(j: int, x: Tensor) -> Tensor:
     """A mask of the cells of rows (B, C) in column j."""
     return torch.zeros_like(x, dtype=torch.bool).index_fill(
@@ -756,27 +836,74 @@ def cells_of(q: Posterior, row: Tensor | None, column: Tensor) -> GaussianPoster
     return q.gaussian.pick(lambda t: t[row, at][:, None])
 
 
-def _refined(nodes: Tensor, log_f: Tensor, width: Tensor, size: Nodes) -> Tensor:
-    """New nodes (n, new) where a density that is log-linear between nodes may have the largest errors.
+class Mixtures:
+    """The mixtures of a posterior in cells (n,) of some rows and continuous columns, without unlikely components."""
 
-    There are none between numbers that are no further apart than 1.5 times the ``width`` of their cells.
+    def __init__(self, q: Posterior, row: Tensor, column: Tensor) -> None:
+        self._parts = [*cells_of(q, row, column).few_components(NODES_AT_ONCE)]
+        self._like = torch.zeros(len(row), 0, dtype=torch.float64, device=row.device)
 
-    The error of an interval is its mass times the difference of the slopes beside it. Where these slopes, continued,
-    meet above both ends, a peak may be hidden: the height at which they meet, at most 12 nats above, replaces the
-    density's.
+    def points(self, n: int, shift: int) -> Tensor:
+        """Points (n_cells, n) of each cell, see :meth:`GaussianPosterior.points`."""
+        out = self._like.new_empty(len(self._like), n)
+        for rows, mixtures in self._parts:
+            out[rows] = mixtures.points(n, shift)
+        return out
+
+    def log_mass(
+        self, cells: Intervals, asked: Tensor | None = None, out: Tensor | None = None
+    ) -> Tensor:
+        """Log-masses of V cells of each number, (n, V), nats; of those ``asked``, (n,), written into ``out``."""
+        out = torch.empty_like(cells.middle) if out is None else out
+        for rows, mixtures in self._parts:
+            if asked is not None and not bool(asked[rows].all()):
+                kept = torch.nonzero(asked[rows]).flatten()
+                if not len(kept):
+                    continue
+                rows, mixtures = rows[kept], mixtures.pick(lambda t, i=kept: t[i])
+            out[rows] = mixtures.log_mass_of_few(*(t[rows] for t in cells)).clamp_min(-FARTHEST)
+        return out
+
+
+def _errors(
+    nodes: Tensor, width: Tensor, log_ratio: Tensor, log_f: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Logarithms of a density's errors between cells (n, V) of middles ``nodes``, and the lengths between the cells.
+
+    Its logarithm ``log_f`` is known in cells; between them its ``log_ratio`` to another density is taken as linear. The
+    error of an interval is its mass times the difference of the slopes beside it. Where these slopes, continued, meet
+    above both ends, a peak may be hidden: the height at which they meet, at most 12 nats above, replaces the density's.
+    There is none between cells with no other one between them.
     """
     gap = nodes.diff(dim=1)
-    slope = log_f.diff(dim=1) / gap.clamp_min(1e-12)
+    free = gap - (width[:, 1:] + width[:, :-1]) / 2
+    is_full = free < torch.minimum(width[:, 1:], width[:, :-1]) / 2
+    slope = log_ratio.diff(dim=1) / gap.clamp_min(1e-12)
     before = torch.cat([slope[:, :1], slope[:, :-1]], 1)
     after = torch.cat([slope[:, 1:], slope[:, -1:]], 1)
     bend = (gap * (before - after).abs() / 4).clamp(1e-9, 12.0)
     top = torch.maximum(log_f[:, 1:], log_f[:, :-1])
-    error = gap.clamp_min(1e-300).log() + top + bend + bend.clamp_max(1.0).log()
-    error = error.masked_fill(gap < 1.5 * width[:, 1:], -math.inf)
-    at = error.topk(size.split, 1)[1]
-    share = torch.arange(1, 4, dtype=nodes.dtype, device=nodes.device) / 4
-    low, width = (t.gather(1, at)[:, :, None] for t in (nodes, gap))
-    return (low + width * share).flatten(1)
+    error = free.clamp_min(1e-300).log() + top + bend + bend.clamp_max(1.0).log()
+    return error.masked_fill(is_full, -math.inf), free
+
+
+def _refined(nodes: Tensor, width: Tensor, log_ratio: Tensor, log_f: Tensor, size: Nodes) -> Tensor:
+    """New nodes (n, new) in the intervals with the largest :func:`_errors`."""
+    error, free = _errors(nodes, width, log_ratio, log_f)
+    place = error.topk(size.split, 1)[1]
+    low, length = (t.gather(1, place)[:, :, None] for t in (nodes + width / 2, free))
+    return (low + length * nodes.new_tensor(SPLIT_AT)).flatten(1)
+
+
+def _interpolated(nodes: Tensor, values: Tensor, x: Tensor) -> Tensor:
+    """Functions that are linear between increasing nodes (n, V), and constant beyond them, at ``x`` (n, G)."""
+    last = nodes.shape[1] - 1
+    above = torch.searchsorted(nodes, x.contiguous()).clamp(1, last)
+    (low, high), (start, end) = (
+        (t.gather(1, above - 1), t.gather(1, above)) for t in (nodes, values)
+    )
+    share = ((x - low) / (high - low).clamp_min(1e-300)).clamp(0.0, 1.0)
+    return torch.lerp(start, end, share)
 
 
 def _is_first(completions: Tensor) -> Tensor:

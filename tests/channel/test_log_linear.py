@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from discrete_itd.channel.gaussian import GaussianPosterior, log_linear
+from discrete_itd.channel.rounded_numbers import Intervals
 
 FINE = torch.linspace(-20, 20, 100_001, dtype=torch.float64)
 
@@ -34,3 +35,36 @@ def test_densities_between_nodes_integrate_to_one_with_their_mean_and_quantiles(
         torch.testing.assert_close(
             at_nodes[there, 0], torch.tensor(log_f[i])[there] - log_total, rtol=1e-6, atol=1e-3
         )
+
+
+def test_properties_of_quantiles_and_entropies_in_pieces():
+    """Closed forms where components lie side by side: a sum over a fine grid, whatever is of weight zero."""
+    rng = np.random.default_rng(1)
+    nodes, log_f = np.sort(rng.normal(size=(3, 24)), 1), rng.normal(0, 2, (3, 24))
+    parts = [t[:, None] for t in log_linear(torch.tensor(nodes), torch.tensor(log_f))]
+    q = GaussianPosterior.stacked([GaussianPosterior(*parts), GaussianPosterior(*parts[:3])])
+    assert q._in_pieces().tolist() == [True] * 3 + [False] * 3
+    u = torch.tensor([0.0, 0.1, 0.5, 0.9, 1.0]).double()
+    quantiles = q.pick(lambda t: t[:3]).quantiles(u)
+    for i in range(3):
+        one = q.pick(lambda t, i=i: t[i : i + 1])
+        log_p = one.pick(lambda t: t.expand(len(FINE), -1, -1)).log_prob(FINE[:, None])[:, 0]
+        expected = -torch.trapezoid(log_p.exp() * log_p, FINE).item()
+        assert one.entropy(Intervals.at).item() == pytest.approx(expected, abs=2e-3)
+        below = one.pick(lambda t: t.expand(5, -1, -1)).cdf(quantiles[i][:, None])[:, 0]
+        assert below.tolist() == pytest.approx(u.tolist(), abs=1e-6)
+
+
+@pytest.mark.parametrize("has_bounds", [False, True])
+def test_masses_of_many_cells_by_one_product_are_masses(has_bounds):
+    """Of narrow and of wide components, in cells that are narrow, wide and points."""
+    generator = torch.Generator().manual_seed(0)
+    w, mean = torch.randn(2, 4, 1, 9, generator=generator).double()
+    var = torch.logspace(-2, 0.5, 9).double().index_fill(0, torch.tensor([0]), 1e-9).expand_as(mean)
+    bounds = (torch.full_like(mean, -2.5), torch.full_like(mean, 2.5)) if has_bounds else ()
+    q = GaussianPosterior(w, mean, var, *bounds)
+    middle = torch.cat([torch.randn(4, 20, generator=generator).double(), mean[:, 0]], 1)
+    for width in (torch.zeros_like(middle), torch.rand(29, generator=generator).double() / 5):
+        cells = middle.clamp(-2, 2), width.expand_as(middle).contiguous()
+        got, expected = q.log_mass_of_few(*cells), q.log_prob(*cells)
+        torch.testing.assert_close(got, expected, atol=0.02, rtol=0.01)

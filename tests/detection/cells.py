@@ -37,7 +37,7 @@ def assess(scorer, x):
         has_cell = ~cell_predictions.without_cell(scorer, rows)
         asked = has_cell[:, cell_predictions._owner(scorer, rows)]
         q = conditional.given_others(scorer.model.conditional, rows, asked, **how)
-        log_p = cell_predictions.log_probs(scorer, q, rows)
+        log_p = cell_predictions.log_probs(scorer, q, rows, asked)
         entropy = torch.zeros(*has_cell.shape).double()
         cells = torch.nonzero(has_cell).unbind(1)
         entropy[has_cell] = cell_predictions.entropies(scorer, q, *cells)

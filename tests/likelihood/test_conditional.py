@@ -10,8 +10,9 @@ import torch
 from scipy import stats
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.channel import Codebook, State
+from discrete_itd.channel import Codebook, ColumnPoints, State
 from discrete_itd.channel.gaussian import GaussianPosterior
+from discrete_itd.channel.rounded_numbers import NumberLine
 from discrete_itd.denoisers import MixtureDenoiser, RowMixtureDenoiser
 from discrete_itd.likelihood import conditional
 from discrete_itd.likelihood.conditional import ConditionalDenoiser
@@ -130,11 +131,48 @@ def test_properties_of_a_cell_left_out(device, name, kind):
     x = random_rows(book, 9, np.random.default_rng(0), missing=0.2)
     values = torch.where(x.isnan(), random_rows(book, 9, np.random.default_rng(1)), x)
     assert len(q.leave_one_out(x[:0], x[:0].isnan()).mean()) == 0
-    found = q.leave_one_out(x, torch.ones_like(x, dtype=torch.bool)).log_prob(values)
+    asked = torch.ones_like(x, dtype=torch.bool)
+    posterior = q.leave_one_out(x, asked)
+    found = posterior.log_prob(values)
     for j in range(book.n_columns):
         known = without(x, j)
         alone = q(*State.start(book, book.embed(known), ~known.isnan())).log_prob(values)
         torch.testing.assert_close(found[:, j], alone[:, j], atol=1e-4, rtol=1e-4)
+    at_rows = posterior.log_prob(x)
+    for some in (
+        asked,
+        asked & (torch.arange(book.n_columns, device=device) == book.n_columns - 1),
+    ):
+        left_out = posterior.log_prob_left_out(x, some)[some].to(at_rows)
+        torch.testing.assert_close(left_out, at_rows[some], atol=1e-4, rtol=1e-4)
+
+
+def test_a_number_with_a_probability_of_its_own_changes_none_beside_it(device):
+    """Of recorded numbers one, that many rows share, is far more probable to the scorer, and no other one."""
+    line = NumberLine(step=0.02, origin=0.0, opened=((2.0, 0.5),))
+    book = Codebook([ColumnPoints("real", line=line), simplex(2)]).to(device)
+    values = torch.arange(-200, 400, dtype=torch.float64, device=device)[:, None] / 50
+    values = book.lines.encoded(values)[0]
+    cells = book.lines.cells(values)
+    peak = int(cells.width.argmax())
+    means = torch.tensor([[0.5], [1.0], [cells.middle[peak].item()]])
+    probs, var = torch.full((3, 2), 0.5), torch.tensor([[0.3], [0.2], [1e-3]])
+    q = MixtureDenoiser(book, torch.tensor([0.5, 0.4, 0.1]), probs, means, var)
+
+    class Peaked(type(q)):
+        exact = False
+        closed_form = True  # pyright: ignore
+
+        def log_prob(self, x):
+            return super().log_prob(x) + 4.0 * ((x[:, 0] - values[peak]).abs() < 0.2)
+
+    peaked = Peaked.from_config(q.config(), book, q.state_dict())
+    row = torch.tensor([math.nan, 1.0], dtype=torch.float64, device=device)
+    expected = torch.log_softmax(peaked.log_prob(with_each(row, 0, values[:, 0])).double(), 0)
+    assert 0.5 < expected[peak].exp() < 0.95
+    posterior = unknown(ConditionalDenoiser(peaked, q), row[None])
+    got = posterior.number(0).log_prob_at(cells)[0]
+    assert 0.5 * (got.exp() - expected.exp()).abs().sum() < 0.01
 
 
 def with_indicators(columns, device):
