@@ -13,7 +13,6 @@ from laws import (
     make_book,
     random_rows,
     random_state,
-    rounding,
     seeded_generator,
     seeds,
     wide_tables,
@@ -28,7 +27,7 @@ from discrete_itd.channel import (
     State,
 )
 from discrete_itd.channel.codebook import Codebook
-from discrete_itd.channel.schedules import check_schedule, column_ranks, steps_needed
+from discrete_itd.channel.schedules import column_ranks, steps_needed
 
 # -- state -----------------------------------------------------------------------------------------
 
@@ -224,13 +223,6 @@ def test_steps_that_rows_need():
     assert steps_needed(IsotropicSchedule((1.0, 2.0, 3.0, 4.0)), n_free) == 4
 
 
-def test_a_schedule_of_another_table_is_refused():
-    check_schedule(CoordinateSchedule(2), 3)
-    check_schedule(CoordinateSchedule(2, (1, 0)), 2)
-    with pytest.raises(ValueError, match="an order of 2 columns, but the table has 3"):
-        check_schedule(CoordinateSchedule(2, (1, 0)), 3)
-
-
 @pytest.mark.single_precision
 @pytest.mark.parametrize("schedule", [CoordinateSchedule(2), IsotropicSchedule((1.0,))])
 def test_snrs_are_of_the_type_of_the_points(device, dtype, schedule):
@@ -321,17 +313,6 @@ def test_weights_integrate_over_snr(device, quadrature):
             assert abs(got - exact) <= 2e-3 * exact + 2 * peak / 40000
 
 
-def test_cells_without_density_get_no_points(device):
-    edges = torch.linspace(-2, 2, 5)
-    quadrature = Quadrature(edges, torch.tensor([0.0, 1.0, 0.0, 3.0])).to(device)
-    logsnr = quadrature.points(midpoints(1000, device))[0].log()
-    assert ((logsnr < 0) & (logsnr > -1)).sum() == 250
-    assert (logsnr > 1).sum() == 750
-    snr, weight = quadrature.points(torch.tensor([0.0, 0.25, 1 - 1e-12], device=device))
-    assert snr.isfinite().all()
-    assert weight.isfinite().all()
-
-
 @pytest.mark.parametrize("shapes", [((2,), (2,)), ((1, 3), (2,)), ((3,), (1, 2)), ((3,), ())])
 def test_edges_and_density_fit_together(shapes):
     edges, density = shapes
@@ -363,10 +344,6 @@ def test_wrong_quadratures_are_refused():
     for edges, density in wrong:
         with pytest.raises(ValueError, match=r"^edges must increase"):
             Quadrature(torch.tensor(edges), torch.tensor(density))
-
-
-def test_rounding_is_tight():
-    assert rounding(torch.float64) < rounding(torch.float32)
 
 
 @LAW

@@ -13,7 +13,6 @@ from laws import (
     WIDER_BOOKS,
     WITH_REALS,
     Stranger,
-    draws,
     empty_state,
     make_book,
     make_denoiser,
@@ -70,24 +69,6 @@ def test_the_update_of_gaussians_is_bayes_rule_on_a_grid(device, seed, n_compone
             naive = naive / np.trapezoid(naive, v)
             np.testing.assert_allclose(numpy_density(after, i, j, v), naive, atol=2e-3)
             assert float(after.mean()[i, j]) == pytest.approx(np.trapezoid(v * naive, v), abs=1e-4)
-
-
-@LAW
-@given(seeds, st.integers(1, 4))
-def test_densities_of_gaussians_integrate_to_one(device, dtype, seed, n_components):
-    rng, like = np.random.default_rng(seed), torch.zeros(1, device=device)
-    q = random_gaussians(rng, 3, like, n_components=n_components)
-    v = torch.linspace(-9, 9, 4001, device=device)
-    for i in range(3):
-        one = GaussianPosterior(q.log_weight[i : i + 1], q.means[i : i + 1], q.var[i : i + 1])
-        density = one.log_prob(v[:, None].expand(-1, 2)).exp()
-        total = torch.trapezoid(density, v, dim=0)
-        torch.testing.assert_close(total, torch.ones_like(total), atol=rounding(dtype, 3), rtol=0)
-        mean = torch.trapezoid(density * v[:, None], v, dim=0)
-        torch.testing.assert_close(one.mean()[0], mean, atol=rounding(dtype, 10), rtol=0)
-        for j in range(2):
-            naive = numpy_density(q, i, j, v.double().cpu().numpy())
-            np.testing.assert_allclose(density[:, j].cpu().numpy(), naive, atol=1e-4)
 
 
 def test_shares_of_components_are_bayes_rule(device):
@@ -412,30 +393,6 @@ def test_updates_of_all_families_compose_and_believe_known_cells(device, dtype, 
     assert log_prob.abs().max() == 0
 
 
-@pytest.mark.parametrize("kind", ["stranger", "network"])
-@pytest.mark.parametrize("name", ["all kinds"])
-def test_samples_of_all_families_follow_their_columns(device, generator, name, kind):
-    book = make_book(name, device)
-    denoiser = make_denoiser(kind, book, 3)
-    one = denoiser(*empty_state(book))
-    for allow in (False, True):
-        rows = draws(denoiser, 20000, generator, allow_unseen=allow)
-        assert rows.dtype == torch.float64
-        for j, points in enumerate(book.columns):
-            cells = rows[:, j].cpu().numpy()
-            if points.kind == "real":
-                assert len(np.unique(cells)) > 19000
-                stderr = cells.std() / math.sqrt(len(cells))
-                mean = one.mean()[0, book.coord_column == j].item()
-                assert cells.mean() == pytest.approx(mean, abs=4 * stderr)
-                continue
-            n = points.n_points if allow else points.n_levels
-            counts = np.bincount(cells.astype(int), minlength=n)
-            p = one.column(j)[0, :n].exp().cpu().double().numpy()
-            assert len(counts) == n
-            assert stats.chisquare(counts, 20000 * p / p.sum()).pvalue > 1e-4
-
-
 @pytest.mark.parametrize("name", ALL_BOOKS)
 def test_columns_are_their_cells(device, dtype, name):
     book, q, rows = stranger_case(name, device)
@@ -452,27 +409,6 @@ def test_columns_are_their_cells(device, dtype, name):
             cells = rows.clone()
             cells[:, j] = k
             torch.testing.assert_close(log_probs[:, k], q.log_prob(cells)[:, j])
-
-
-@pytest.mark.single_precision
-@pytest.mark.parametrize("name", ALL_BOOKS)
-def test_cells_are_float64_beside_posteriors_of_any_type(device, generator, name):
-    book, q, rows = stranger_case(name, device)
-    cells = q.sample(generator)
-    assert cells.dtype == torch.float64
-    assert cells.shape == rows.shape
-    assert q.log_prob(rows).dtype == q.mean().dtype == book.dtype
-
-
-@pytest.mark.parametrize("name", ALL_BOOKS)
-def test_draws_come_from_their_generator_and_name_values(device, name):
-    book, q, _ = stranger_case(name, device)
-    one = q.rows(slice(0, 1)).expand(500)
-    first, again = (one.sample(torch.Generator(device).manual_seed(7)) for _ in range(2))
-    assert torch.equal(first, again)
-    for j, points in enumerate(book.columns):
-        if points.kind != "real":
-            assert first[:, j].max() < points.n_levels  # the level of the unseen names none
 
 
 @pytest.mark.parametrize("name", ALL_BOOKS)

@@ -1,11 +1,9 @@
 """Bayesian networks: elimination against sums over all rows, the search for a graph against slow counts."""
 
 import itertools
-import json
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -34,18 +32,14 @@ from laws import (
     whole,
 )
 
-from discrete_itd import DiffusionDensity
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import (
     BayesNetDenoiser,
     MarginalDenoiser,
-    NeuralDenoiser,
     bayes_net,
     graph_search,
 )
 from discrete_itd.denoisers.graph_search import Elimination, greedy_order, parents_first
-from discrete_itd.storage import files
-from discrete_itd.storage.values import flatten
 
 
 def naive_log_prob(parents, tables, row):
@@ -238,31 +232,6 @@ def test_gradients_are_taken_whatever_mode_is_on(device):
             assert torch.equal(net(made, snr + 0.0).categorical.logits, plain)
     asked = net(y.clone().requires_grad_(True), snr).categorical.logits
     assert torch.equal(asked, plain)
-
-
-def test_gradients_of_a_network_on_it_reach_the_network_only(device):
-    book = make_book("one real", device)
-    base = make_denoiser("bayes_net", book, 0)
-    network = NeuralDenoiser(base, width=8, depth=1).to(device)
-    before = {k: v.clone() for k, v in base.state_dict().items()}
-    optimiser = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], lr=0.1)
-    y, snr = states_of_every_kind(book, np.random.default_rng(0))
-    rows = random_rows(book, len(y), np.random.default_rng(1))
-    free = torch.isinf(snr).logical_not()
-    nats = []
-    for _ in range(3):
-        optimiser.zero_grad()
-        loss = -(network(y, snr).log_prob(rows) * free).sum(1).mean()
-        loss.backward()
-        optimiser.step()
-        nats.append(loss.item())
-    assert nats[2] < nats[0]
-    grads = [p.grad for p in network.network.parameters()]
-    assert any(g is not None and bool(g.abs().max() > 0) for g in grads)
-    assert not list(base.parameters())
-    for key, value in base.state_dict().items():
-        assert value.grad is None
-        assert torch.equal(value, before[key])
 
 
 # -- summing columns out ---------------------------------------------------------------------------
@@ -510,32 +479,6 @@ def test_wide_tables_have_second_parents_among_the_best(monkeypatch):
     assert n_others[1] > 0
 
 
-def test_what_makes_sums_too_dear_is_refused_once(monkeypatch):
-    """Small tables whose product would be large: few orders are sought, and an edge is tried once in each."""
-    tried, sought = [], []
-    changes, greedy = Elimination.changes, graph_search.greedy_order
-
-    def spy(self, family, most_pair, most_table):
-        tried.append(
-            (id(self), family, len(changed := changes(self, family, most_pair, most_table) or ()))
-        )
-        return changed or None
-
-    monkeypatch.setattr(Elimination, "changes", spy)
-    monkeypatch.setattr(
-        graph_search, "greedy_order", lambda *graph: sought.append(graph) or greedy(*graph)
-    )
-    rng, sizes = np.random.default_rng(1), [2] * 8 + [5]
-    truth = random_bayes_net(Codebook([simplex(k) for k in sizes]), rng)
-    x = draw_rows(truth, 500, rng).numpy()
-    found, _ = next(search(x, sizes, 2, 8).climb([0.0]))
-    assert len(skeleton(found)) >= 8
-    assert len(sought) < len(skeleton(found))
-    refused = [family for _, family, n in tried if not n]
-    assert len(refused) > len(skeleton(found))
-    assert len(refused) < 60
-
-
 GRAPHS = {
     "chain": [(), (0,), (1,), (2,), (3,)],
     "collider": [(), (), (0, 1), (2,), ()],
@@ -599,17 +542,6 @@ def test_a_cell_that_tells_of_a_gap_says_nothing_of_the_value(device):
     absent = torch.tensor([[1.0, math.nan, math.nan], [0.0, math.nan, math.nan]], device=device)
     p = fitted.log_prob(absent).exp()
     assert p.double().cpu().numpy() == pytest.approx([gap.mean(), 1 - gap.mean()], abs=1e-3)
-
-
-def test_columns_that_never_meet_are_not_joined(device):
-    """Not even where half of the values of the one are never seen beside the other."""
-    rng = np.random.default_rng(0)
-    a, b, c = rng.integers(4, size=(3, 2000)).astype(float)
-    a[:1000], b[1000:] = math.nan, math.nan
-    c[(c > 1) & ~np.isnan(b)] = math.nan
-    x = torch.tensor(np.stack([a, b, c], 1), device=device)
-    fitted = fit(Codebook([simplex(4)] * 3).to(device), x)
-    assert not skeleton(fitted.parents)
 
 
 def test_the_search_looks_at_the_first_rows(device, monkeypatch):
@@ -741,68 +673,6 @@ def test_a_fit_draws_nothing(device, name):
     assert fitted(*empty_state(book)).log_prob(rows[:1]).shape == (1, book.n_columns)
 
 
-# -- kept, counted ---------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def model():
-    """Of a table with a continuous column and gaps, with parents, one of which has two."""
-    rng = np.random.default_rng(0)
-    a, b = rng.integers(3, size=(2, 600))
-    c = np.where(rng.random(600) < 0.1, rng.integers(3, size=600), (a + (b > 1)) % 3)
-    d = np.where(rng.random(600) < 0.1, rng.integers(3, size=600), c)
-    frame = (
-        pd.DataFrame({"a": a, "b": b, "c": c, "d": d}).astype(str).assign(e=rng.normal(size=600))
-    )
-    frame = frame.mask(rng.random(frame.shape) < 0.05)
-    return DiffusionDensity(denoiser="bayes_net", random_state=0).fit(frame), frame[:40]
-
-
-def set_parents(j, value):
-    def change(denoiser):
-        denoiser["parents"][j] = value
-
-    return change
-
-
-def turn_an_edge(denoiser):
-    """Such that it lies on a cycle of two, where both tables are of one size."""
-    parents = denoiser["parents"]
-    j = next(j for j, above in enumerate(parents) if len(above) == 1)
-    parents[parents[j][0]] = [j]
-
-
-def test_damaged_headers_are_refused(model, tmp_path):
-    for change in [
-        lambda d: d.pop("parents"),
-        lambda d: d.update(parents=5),
-        lambda d: d.update(parents=None),
-        lambda d: d.update(parents="abcd"),
-        lambda d: d.update(parents=d["parents"][:-1]),
-        lambda d: d.update(parents=[*d["parents"], []]),
-        lambda d: d.update(parents={}),
-        lambda d: d.update(parents=[above[::-1] + above for above in d["parents"]]),
-        lambda d: d.update(parents=[list(map(float, above)) for above in d["parents"]]),
-        lambda d: d.update(parents=[list(map(str, above)) for above in d["parents"]]),
-        lambda d: d.update(parents=[[p - 4 for p in above] for above in d["parents"]]),
-        lambda d: d.update(parents=[[p + 4 for p in above] for above in d["parents"]]),
-        lambda d: d.update(parents=[[j] * len(a) for j, a in enumerate(d["parents"])]),
-        lambda d: d.update(fallback=None),
-        lambda d: d.update({"class": "SupportDenoiser"}),
-        set_parents(0, 7),
-        set_parents(1, [[0]]),
-        set_parents(2, None),
-        set_parents(3, [10**30]),
-        turn_an_edge,
-    ]:
-        header, tensors = flatten(model[0])
-        header = json.loads(json.dumps(header))
-        change(header["fitted"]["model"]["denoiser"])
-        files.write_state(tmp_path / "model", (header, tensors))
-        with pytest.raises(ValueError, match="model: "):
-            DiffusionDensity.load(tmp_path / "model")
-
-
 # -- what is refused -------------------------------------------------------------------------------
 
 GRAPH = [(), (0,), (0, 1)]
@@ -883,14 +753,3 @@ def test_improbable_cells_have_their_odds_given_the_others(device, dtype):
     odds = book.levels.log_softmax
     by_sums, by_tables = odds(net._by_derivatives(every)), odds(net._by_blankets(every.long()))
     torch.testing.assert_close(by_tables, by_sums, atol=rounding(dtype, 30), rtol=1e-5)
-
-
-def test_few_rows_are_not_believed_more_than_many(device):
-    rng = np.random.default_rng(0)
-    joined = 0
-    for _ in range(20):
-        x = rng.integers(2, size=(2000, 2)).astype(float)
-        x[12:, 1] = np.nan  # twelve rows that have both
-        x = torch.tensor(x, device=device)
-        joined += len(skeleton(fit(Codebook([simplex(2)] * 2).to(device), x).parents))
-    assert joined <= 1

@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -22,7 +21,6 @@ from laws import (
 )
 from scipy import stats
 
-from discrete_itd import DiffusionDensity
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import MixtureDenoiser
 from discrete_itd.denoisers.base import held_out_nats
@@ -32,7 +30,6 @@ from discrete_itd.denoisers.mixture import (
     refine,
     updated,
 )
-from discrete_itd.recipes import Mixture
 
 with_numbers = st.permutations([real(), real(), simplex(2), real(), line(-0.5, 0.5, 0.9)]).map(
     lambda columns: [c for c in columns[:4] if c.kind != "real"] + [real(), real()]
@@ -108,18 +105,6 @@ def test_the_posterior_under_noise_is_a_sum_over_a_grid(device, seed):
         torch.testing.assert_close(got, second, atol=2e-4, rtol=0)
 
 
-def test_draws_have_the_covariance_of_the_classes(device):
-    book, rng = Codebook([real(), simplex(2), real(), real()]).to(device), np.random.default_rng(1)
-    model = random_correlated(book, rng)
-    cells = model.draw(40_000, torch.Generator(device).manual_seed(0))[:, book.reals].cpu().numpy()
-    weights, mean, covariance = numpy_parts(model)
-    whole = np.einsum("z,zi->i", weights, mean)
-    away = mean - whole
-    expected = np.einsum("z,zij->ij", weights, covariance + away[:, :, None] * away[:, None])
-    np.testing.assert_allclose(cells.mean(0), whole, atol=0.02)
-    np.testing.assert_allclose(np.cov(cells.T), expected, atol=0.03)
-
-
 # -- fits ------------------------------------------------------------------------------------------
 
 
@@ -173,22 +158,6 @@ def test_a_refined_class_follows_a_line(device):
     assert held_out_nats(better, x_valid) < held_out_nats(start, x_valid) - 1.5
     slope = better.chol[0, 1, 0] / better.chol[0, 0, 0]
     assert slope.item() == pytest.approx(-0.8, abs=0.02)
-
-
-def test_numbers_that_follow_from_others_in_a_table(tmp_path):
-    """Formulas with gaps: the file scores as the model does, and imputation finds the missing number."""
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(size=500), rng.normal(size=500)
-    frame = pd.DataFrame({"a": a, "sum": a + b, "b": b, "k": np.where(a > 0, "x", "y")})
-    frame.loc[::11, "b"] = np.nan
-    new = frame[400:]
-    model = DiffusionDensity(denoiser=Mixture(64, max_steps=60), random_state=0).fit(frame[:400])
-    assert model.denoiser_.dense is not None
-    model.save(tmp_path / "m.safetensors")
-    again = DiffusionDensity.load(tmp_path / "m.safetensors")
-    np.testing.assert_array_equal(again.score_samples(new), model.score_samples(new))
-    filled = model.impute(new.assign(b=np.nan))["b"]
-    assert np.median(np.abs(filled - b[400:])) < 0.15
 
 
 def test_absurd_numbers_leave_a_mixture(device):

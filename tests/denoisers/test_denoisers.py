@@ -11,74 +11,24 @@ from laws import (
     BOOKS,
     FEW_EXAMPLES,
     WIDER_BOOKS,
-    all_rows,
     empty_state,
-    fixed_order,
     line,
     make_book,
-    numpy_evidence,
-    numpy_point,
     random_marginals,
     random_network,
-    random_oracle,
     random_rows,
     random_state,
-    random_trees,
-    real,
     rounding,
-    seeded_generator,
     seeds,
     simplex,
-    tables,
     wide_tables,
 )
 
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import MarginalDenoiser, NeuralDenoiser
 from discrete_itd.denoisers.base import log_sum_exp
-from discrete_itd.likelihood import path_log_prob
-
-
-def state_of_possible_rows(book, oracle, rng, n):
-    """States whose known cells occur together in the support."""
-    rows = oracle.support[torch.tensor(rng.integers(len(oracle.support), size=n))]
-    x = book.embed(rows)
-    _, _, snr = random_state(book, rng, n)
-    wide = book.per_coord(snr)
-    finite = wide.masked_fill(wide.isinf(), 0.0)
-    y = finite * x + finite.sqrt() * torch.tensor(rng.normal(size=x.shape)).to(x)
-    return torch.where(wide.isinf(), x, y), snr
-
 
 # -- the oracle ------------------------------------------------------------------------------------
-
-
-@FEW_EXAMPLES
-@given(tables(max_columns=3), seeds)
-def test_oracle_mean_is_a_sum_over_the_support(device, dtype, columns, seed):
-    book = Codebook(columns).to(device)
-    rng = np.random.default_rng(seed)
-    oracle = random_oracle(book, rng, share=0.7)
-    y, snr = state_of_possible_rows(book, oracle, rng, 4)
-    mean, q = oracle(y, snr).mean().cpu().numpy(), oracle(y, snr)
-    support, p = oracle.support.long().cpu().numpy(), oracle.log_probs.exp().cpu().numpy()
-    place = book.coord_column.cpu().numpy()
-    levels = book.levels.index_of(oracle.support.long()).cpu().numpy()
-    for i in range(4):
-        yi, si = y[i].double().cpu().numpy(), snr[i].double().cpu().numpy()
-        w = np.log(p)
-        x = np.zeros((len(support), book.n_coords))
-        for j, points in enumerate(columns):
-            w = w + numpy_evidence(book, yi, si, j)[support[:, j]]
-            x[:, place == j] = np.stack([numpy_point(points, k) for k in support[:, j]])
-        w = np.exp(w - np.logaddexp.reduce(w))
-        np.testing.assert_allclose(mean[i], w @ x, atol=rounding(dtype, 3))
-        marginal = np.zeros(book.levels.n_points)
-        for j in range(book.n_columns):
-            np.add.at(marginal, levels[:, j].copy(), w)
-        np.testing.assert_allclose(
-            q.categorical.probs[i].cpu().numpy(), marginal, atol=rounding(dtype, 3)
-        )
 
 
 def test_sums_of_exponentials_are_those_of_torch(device, dtype):
@@ -258,28 +208,6 @@ def test_every_weight_gets_a_finite_gradient(device, name):
             assert p.grad.any(), name
 
 
-@pytest.mark.parametrize("known", [0.0, 0.5, 1.0])
-def test_wide_ragged_table_forward_and_backward(device, known):
-    rng = np.random.default_rng(0)
-    kinds = [simplex(2), simplex(5, is_open=True), line(-1.0, 0.0, 2.0), simplex(40), simplex(1)]
-    kinds += [real(), simplex(5)]
-    columns = [kinds[i] for i in rng.choice(7, 2000, p=[0.18] * 5 + [0.08, 0.02])]
-    book = Codebook(columns).to(device)
-    net = random_network(book, 0, strength=0.1).train().requires_grad_(True)
-    net.base.requires_grad_(False)
-    rows = random_rows(book, 2, rng)
-    x = book.embed(rows)
-    snr = torch.tensor(10 ** rng.uniform(-6, 6, rows.shape), device=device).to(x)
-    snr = snr.masked_fill(torch.tensor(rng.random(rows.shape) < known, device=device), math.inf)
-    wide = book.per_coord(snr)
-    y = torch.where(wide.isinf(), x, wide.clamp_max(1e9) * x)
-    q = net(y, snr)
-    loss = (x - q.mean()).square().sum() - q.log_prob(rows).sum()
-    loss.backward()
-    assert loss.isfinite()
-    assert all(p.grad.isfinite().all() for p in net.network.parameters())
-
-
 def test_a_table_of_constants_needs_no_network(device):
     book = Codebook([simplex(1), line(0.5)]).to(device)
     net = NeuralDenoiser(random_marginals(book, np.random.default_rng(0)), width=8, depth=1)
@@ -290,27 +218,3 @@ def test_a_table_of_constants_needs_no_network(device):
 
 
 # -- networks that correct any exact base ----------------------------------------------------------
-
-
-@FEW_EXAMPLES
-@given(tables(sizes=(1, 2, 3), max_columns=3), seeds)
-def test_a_tree_is_corrected_too(device, dtype, columns, seed):
-    """Any exact base: untrained it is the base, trained it is still a normalised mass."""
-    book = Codebook(columns).to(device)
-    rng = np.random.default_rng(seed)
-    base = random_trees(book, rng, n_trees=2)
-    net = NeuralDenoiser(base, width=8, depth=1).to(device).eval()
-    _, y, snr = random_state(book, rng, 5)
-    rows = random_rows(book, 5, rng)
-    close = {"atol": rounding(dtype, 3), "rtol": rounding(dtype, 3)}
-    torch.testing.assert_close(net(y, snr).log_prob(rows), base(y, snr).log_prob(rows), **close)
-    with torch.no_grad():
-        for p in net.network.parameters():
-            p.normal_(0, 0.6, generator=seeded_generator(seed, device))
-    got = path_log_prob(
-        net,
-        all_rows(book),
-        fixed_order(book.n_columns),
-        generator=seeded_generator(seed, device),
-    )
-    assert got.log_prob.exp().sum().item() == pytest.approx(1, abs=rounding(dtype))

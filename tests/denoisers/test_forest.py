@@ -568,11 +568,6 @@ def test_a_column_without_cells(device):
     assert bool(denoiser.log_prob(torch.tensor([[0.0, 3.0]], device=device).double()).isfinite())
 
 
-def test_seeds(device):
-    states = [Forest(2).fit(training_rows(device), plan()).state_dict() for _ in range(2)]
-    assert all(torch.equal(states[0][k], states[1][k]) for k in states[0])
-
-
 def test_a_forest_of_numbers_alone_answers_for_many_rows(device):
     """All leaves of many rows are reached, and no column has levels."""
     book = make_book("only reals", device)

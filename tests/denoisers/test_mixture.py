@@ -11,16 +11,11 @@ from laws import (
     BOOKS,
     FEW_EXAMPLES,
     WIDER_BOOKS,
-    WITH_REALS,
     cases,
     column_points,
-    empty_state,
     make_book,
-    numpy_evidence,
-    numpy_point,
     random_mixture,
     random_rows,
-    random_state,
     real,
     rounding,
     seeds,
@@ -85,53 +80,6 @@ def test_log_prob_is_a_sum_over_classes(device, dtype, columns, seed):
     np.testing.assert_allclose(
         oracle.log_prob(rows).cpu().numpy(), expected, atol=rounding(dtype), rtol=rounding(dtype)
     )
-
-
-@FEW_EXAMPLES
-@given(mixed_tables, seeds)
-def test_posterior_is_bayes_rule_over_classes(device, dtype, columns, seed):
-    """Responsibilities from every cell's evidence; then each column's own posterior given the class."""
-    book = Codebook(columns).to(device)
-    rng = np.random.default_rng(seed)
-    oracle = random_mixture(book, rng)
-    _, y, snr = random_state(book, rng, 3)
-    q = oracle(y, snr)
-    weights, probs, mean, var = parts_of(oracle)
-    sd = np.sqrt(var)
-    finite, reals, place = (
-        book.finite.tolist(),
-        book.reals.tolist(),
-        book.coord_column.cpu().numpy(),
-    )
-    x_hat = q.mean().double().cpu().numpy()
-    for i in range(3):
-        yi, si = y[i].double().cpu().numpy(), snr[i].double().cpu().numpy()
-        log_z, inside, values = np.log(weights), {}, {}
-        for a, j in enumerate(finite):
-            joint = np.log(probs[a]) + numpy_evidence(book, yi, si, j)
-            mass = np.logaddexp.reduce(joint, 1)
-            log_z, inside[j] = log_z + mass, np.exp(joint - mass[:, None])
-        for a, j in enumerate(reals):
-            own = yi[place == j][0]
-            if np.isinf(si[j]):
-                log_z = log_z + stats.norm.logpdf(own, mean[:, a], sd[:, a])
-                values[j] = np.full(len(weights), own)
-            else:  # y ~ N(γ μ, γ + γ² v) given the class, relative to that of any class
-                var, gamma = sd[:, a] ** 2, si[j]
-                if gamma > 0:
-                    spread = np.sqrt(gamma + gamma**2 * var)
-                    log_z = log_z + stats.norm.logpdf(own, gamma * mean[:, a], spread)
-                values[j] = (mean[:, a] + var * own) / (1 + gamma * var)
-        r = np.exp(log_z - np.logaddexp.reduce(log_z))
-        for j in finite:
-            e = np.stack([numpy_point(columns[j], k) for k in range(columns[j].n_points)])
-            p = r @ inside[j]
-            np.testing.assert_allclose(x_hat[i, place == j], p @ e, atol=rounding(dtype, 100))
-            got = q.column(j)[i].exp().cpu().numpy()
-            np.testing.assert_allclose(got, p, atol=rounding(dtype, 100))
-        for j in reals:
-            got = x_hat[i, place == j][0]
-            assert got == pytest.approx(r @ values[j], abs=rounding(dtype, 100) + 1e-8)
 
 
 def test_numbers_need_gaussians(device):
@@ -394,18 +342,3 @@ def test_a_long_table_is_thinned(monkeypatch):
 def test_wrong_mixtures_are_refused(mixture, message):
     with pytest.raises(ValueError, match=message):
         MarginalDenoiser(make_book("only reals", "cpu"), torch.ones(0), mixture)
-
-
-@pytest.mark.parametrize("name", WITH_REALS)
-def test_fitted_marginals_beat_a_normal(device, name):
-    """Two modes far apart cost what two modes cost."""
-    book = make_book(name, device)
-    rng = np.random.default_rng(0)
-    rows = random_rows(book, 2000, rng)
-    j = book.reals[0].item()
-    values = 0.5 * rng.choice([-1, 1], 2000) + 0.05 * rng.normal(size=2000)
-    rows[:, j] = torch.tensor(values, device=device)
-    q = MarginalDenoiser.fit(book, rows)(*empty_state(book)).expand(2000)
-    got = q.log_prob(rows)[:, j].mean().item()
-    truth = -math.log(2) - 0.5 * math.log(2 * math.pi * math.e * 0.05**2)
-    assert got == pytest.approx(truth, abs=0.06)

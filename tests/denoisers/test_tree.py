@@ -14,7 +14,6 @@ from laws import (
     draw_rows,
     known_but,
     random_trees,
-    rounding,
     seeds,
     simplex,
     tables,
@@ -27,11 +26,7 @@ from discrete_itd.denoisers import (
     MarginalDenoiser,
     RowMixtureDenoiser,
 )
-from discrete_itd.denoisers.bayes_net import STRENGTHS
 from discrete_itd.denoisers.graph_search import Counted, Search
-
-# -- exact, whatever is known ----------------------------------------------------------------------
-
 
 # -- far from what it expects ----------------------------------------------------------------------
 
@@ -95,25 +90,11 @@ def kruskal(gain):
 
 
 def naive_tree(x, sizes):
-    """Edges, and the log-probability that they give to rows of which nothing is missing."""
+    """Edges of the tree of maximum likelihood."""
     counts = naive_counts(x, sizes)
     n = x.shape[1]
     gain = np.array([[naive_information(counts[i, j]) for j in range(n)] for i in range(n)])
-    edges = kruskal(gain)
-
-    def log_prob(rows):
-        rows = rows.astype(int)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            own = [
-                np.log(counts[j, j].diagonal() / counts[j, j].sum())[rows[:, j]] for j in range(n)
-            ]
-            total = sum(own)
-            for i, j in edges:
-                pair = np.log(counts[i, j] / counts[i, j].sum())[rows[:, i], rows[:, j]]
-                total = total + pair - own[i] - own[j]
-        return np.where(np.isnan(total), -np.inf, total)
-
-    return edges, log_prob
+    return kruskal(gain)
 
 
 def edges_of(parents):
@@ -139,7 +120,7 @@ def test_chow_liu_equals_slow_counts(device, columns, n, seed):
     book = Codebook([replace(c, open=False) for c in columns]).to(device)
     rng = np.random.default_rng(seed)
     x = draw_rows(random_trees(book, rng, n_trees=2), n, rng)
-    edges, _ = naive_tree(x.cpu().numpy(), book.levels.cardinalities)
+    edges = naive_tree(x.cpu().numpy(), book.levels.cardinalities)
     parents, gain = most_likely(book, x)
     total = sum(gain(i, j) for i, j in edges)
     assert sum(gain(*edge) for edge in edges_of(parents)) == pytest.approx(total, abs=1e-4)
@@ -165,20 +146,3 @@ def test_a_penalty_leaves_out_edges_that_do_not_pay(device):
     codes = torch.tensor(rng.integers(40, size=300), device=device).double()
     x = torch.stack([x[:, 0], codes, codes, x[:, 3]], 1)
     assert (1, 2) in edges_of(fit(book, x, x_valid=x).parents)
-
-
-def test_pairs_are_counted_where_both_are_there(device, dtype):
-    """Probabilities given the parent are those of the rows that have both cells, and of some of the column."""
-    book = Codebook([simplex(3), simplex(2), simplex(4)]).to(device)
-    rng = np.random.default_rng(1)
-    x = draw_rows(random_trees(book, rng), 400, rng, missing=0.4)
-    fitted, alone = fit(book, x), MarginalDenoiser.fit(book, x).marginals()
-    counts = naive_counts(x.cpu().numpy(), book.levels.cardinalities)
-    assert edges_of(fitted.parents)
-    for j, (up, table) in enumerate(zip(fitted.parents, fitted.log_tables, strict=True)):
-        expected = [alone.column(j)[0].double().exp().cpu().numpy()]
-        if up:
-            pairs, (prior,) = counts[up[0], j], expected
-            expected = [(pairs + n * prior) / (pairs.sum(-1, keepdims=True) + n) for n in STRENGTHS]
-        got = table.double().exp().cpu().numpy()
-        assert min(np.abs(got - each).max() for each in expected) < rounding(dtype) + 1e-7

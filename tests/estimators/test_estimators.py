@@ -14,7 +14,7 @@ from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from discrete_itd import DiffusionDensity
-from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
+from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.encoders.rows import RowEstimate
 from discrete_itd.recipes import Network
 from discrete_itd.storage.files import FORMAT
@@ -195,29 +195,6 @@ def test_samples_of_arrays(dtype_):
     assert isinstance(rows, np.ndarray)
     if dtype_ != "U3":  # pandas keeps words as objects
         assert rows.dtype == np.dtype(dtype_)
-
-
-PATHS = {
-    "default": None,
-    "steps": IsotropicSchedule((0.5, 4.0)),
-    "blocks": CoordinateSchedule(2),
-    "order": CoordinateSchedule(4, (2, 0, 3, 1)),
-}
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        pytest.param(p, id=name, marks=[pytest.mark.slow] * (name == "blocks"))
-        for name, p in PATHS.items()
-    ],
-)
-def test_paths(path):
-    model = quick(schedule=path).fit(X)
-    assert np.isfinite(model.score_samples(X)).all()
-    if path is not None:
-        assert model.model_.schedule is path
-        assert pickle.loads(pickle.dumps(model)).model_.schedule == path
 
 
 # -- what it depends on ---------------------------------------------------------------------------

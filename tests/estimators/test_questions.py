@@ -13,7 +13,6 @@ from laws import make_denoiser, naive_autoregression, rounding
 
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
-from discrete_itd.denoisers.base import BLOCK
 from discrete_itd.encoders import categories
 from discrete_itd.recipes import Network
 from tests.examples import float64, gappy, mixed_table, tiny
@@ -29,7 +28,6 @@ QUICK = {
 
 
 TABLE = mixed_table(300)
-FEW = TABLE[:200]
 
 
 @pytest.fixture(scope="module")
@@ -69,16 +67,6 @@ def test_a_missing_cell_is_left_out(model):
     nothing = model.log_prob(rows[:1].assign(**dict.fromkeys(rows.columns)))
     assert nothing.log_prob[0] == 0
     assert nothing.stderr[0] == 0
-
-
-def test_what_is_missing_is_summed_over(small_model):
-    """In the order a, b, c the last column can be left out exactly: the mass of the others is a sum."""
-    rows = tiny()
-    scores = small_model.score_samples(rows)
-    total = np.logaddexp.reduceat(scores, range(0, 12, 2))
-    without = small_model.score_samples(rows.assign(c=None))[::2]
-    np.testing.assert_allclose(without, total, atol=1e-9)
-    assert math.isclose(np.exp(scores).sum(), 1, abs_tol=1e-9)
 
 
 @pytest.mark.filterwarnings("ignore:column 'empty'")
@@ -123,23 +111,6 @@ def test_columns_and_rows_of_nothing():
 
 
 # -- given columns ---------------------------------------------------------------------------------
-
-
-def test_the_joint_is_the_marginal_times_the_conditional(model, small_model):
-    rows = TABLE[:40]
-    order = ["word", "level", "flag", "size"]
-    for n in (1, 3):
-        marginal = model.log_prob(rows.assign(**dict.fromkeys(order[n:])))
-        conditional = model.log_prob(rows, given=order[:n])
-        np.testing.assert_allclose(
-            marginal.log_prob + conditional.log_prob, model.score_samples(rows), atol=1e-8
-        )
-    for n in (1, 2):
-        known = list("abc"[:n])
-        p = np.exp(small_model.score_samples(tiny()))
-        marginal = pd.Series(p).groupby([tiny()[k] for k in known]).transform("sum")
-        conditional = small_model.log_prob(tiny(), given=known).log_prob
-        np.testing.assert_allclose(np.exp(conditional), p / marginal, atol=1e-9)
 
 
 def test_probabilities_of_one_column_are_its_conditional(model, small_model):
@@ -199,18 +170,6 @@ def exact(request):
         return DiffusionDensity(denoiser=request.param, n_evaluations=16, random_state=0).fit(TABLE)
 
 
-def test_an_exact_conditional_is_a_difference_of_joints(exact):
-    rows = TABLE[:60]
-    joint = exact.score_samples(rows)
-    for known in (["word"], ["size"], ["flag", "level"], ["word", "size", "flag"]):
-        others = [n for n in rows.columns if n not in known]
-        marginal = exact.score_samples(rows.assign(**dict.fromkeys(others)))
-        got = exact.log_prob(rows, given=known)
-        np.testing.assert_allclose(got.log_prob, joint - marginal, atol=1e-9)
-        assert (got.stderr == 0).all()
-    np.testing.assert_allclose(exact.log_prob(rows, given=list(rows)).log_prob, 0, atol=1e-9)
-
-
 @pytest.mark.parametrize("path", [None, IsotropicSchedule((0.5, 4.0)), CoordinateSchedule(2)])
 @pytest.mark.parametrize("n_evaluations", [2, 16])
 def test_shares_of_an_exact_score_add_up_to_it(exact, path, n_evaluations):
@@ -266,18 +225,6 @@ def test_all_rows_together_have_mass_one(denoiser, missing, unseen):
         for name in ("b", "c"):
             share = p[rows[name].isna()].sum()
             assert share == pytest.approx(seen[name].isna().mean(), abs=0.03)
-
-
-def test_that_a_cell_is_missing_is_learned_from_the_others():
-    """As well as a tree knows it: a value never stands in for whether it is there."""
-    rows, test = gappy(3000), gappy(3000, seed=0)
-    scores = {}
-    for denoiser in EXACT:
-        model = DiffusionDensity(denoiser=denoiser, missing="category", random_state=0).fit(rows)
-        scores[denoiser] = model.score(test)
-    assert scores["bayes_net"] > scores["tree"] - 0.02
-    assert scores["bayes_net"] > scores["independent"] + 0.05
-    assert scores["mixture"] > scores["independent"] + 0.05
 
 
 @pytest.mark.parametrize("kind", ["network", "stranger"])
@@ -346,20 +293,6 @@ def test_cells_are_filled_by_name():
     assert filled[0][1] == "y"
 
 
-def test_one_jump_costs_one_call():
-    """All paths are one, and it is not taken twice."""
-    model = DiffusionDensity(**{**QUICK, "max_steps": 2, "n_evaluations": 128}).fit(tiny())
-    rows, forward = [], model.denoiser_.forward
-
-    def counting(y, snr):
-        rows.append(len(y))
-        return forward(y, snr)
-
-    model.denoiser_.forward = counting
-    assert model.log_prob(tiny(), given=["a", "b"]).stderr.max() == 0
-    assert rows == [len(tiny()) + -len(tiny()) % BLOCK]  # one for all rows
-
-
 def test_imputation_knows_the_rest_of_the_row(knowing):
     truth = mixed_table(400, seed=9).dropna()
     gaps = truth.assign(word=None)
@@ -404,22 +337,3 @@ def test_samples_given_a_row(model, knowing, small_model):
 
 
 # -- interruptions ---------------------------------------------------------------------------------
-
-
-def test_an_interrupted_fit_is_usable(monkeypatch, ctrl_c):
-    settings = {**QUICK, "max_steps": 20}
-    from discrete_itd.training import TrainingLoss
-
-    calls, nats = [0], TrainingLoss.nats
-
-    def interrupted(*args):
-        calls[0] += 1
-        if calls[0] == 12:
-            ctrl_c()
-        return nats(*args)
-
-    monkeypatch.setattr(TrainingLoss, "nats", interrupted)
-    with pytest.warns(UserWarning, match="training was interrupted"):
-        part = DiffusionDensity(**settings).fit(FEW)
-    assert part.model_.stopped == "interrupted"
-    assert np.isfinite(part.score_samples(FEW)).all()

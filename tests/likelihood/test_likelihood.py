@@ -35,7 +35,6 @@ from laws import (
     rounding,
     seeded_generator,
     seeds,
-    simplex,
     squared,
     total_mass,
 )
@@ -87,29 +86,6 @@ def test_integral_3_is_minus_log_p_to_1e_6_in_one_dimension(device, levels):
         tail = math.exp(-13) * mmse[0]
         integral = 0.5 * (tail + (wt * np.exp(log_snr) * mmse).sum())
         assert integral == pytest.approx(-oracle.log_prob(rows[k : k + 1]).item(), abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("name", "baseline"), [("simplex", False), ("line", True), ("mixed", True), ("open", False)]
-)
-def test_integral_of_the_oracle_is_log_p(device, name, baseline):
-    book = make_book(name, device)
-    rng = np.random.default_rng(1)
-    oracle = random_oracle(book, rng, share=0.8)
-    rows = oracle.support
-    got = integral_of(
-        oracle,
-        rows,
-        make_quadrature(book, device),
-        baseline=random_marginals(book, rng) if baseline else None,
-        n_points=1 << 13,
-        batch_size=1 << 16,
-    )
-    assert got.log_prob.dtype == got.stderr.dtype == torch.float64
-    error = (got.log_prob - oracle.log_prob(rows)).abs()
-    assert (error < 4 * got.stderr + 2e-4).all(), (error / got.stderr).max()
-    assert got.stderr.max() < 0.13
-    assert total_mass(got)[0] == pytest.approx(1, abs=4 * total_mass(got)[1])
 
 
 def test_integral_closes_its_tails_even_far_inside(device, generator):
@@ -295,30 +271,6 @@ def test_untrained_network_integrates_to_its_baseline(device, dtype, name, gener
     torch.testing.assert_close(got.log_prob, truth, atol=loose, rtol=0)
 
 
-@pytest.mark.parametrize("schedule", ["coordinate", "isotropic"])
-def test_relabelling_and_permuting_change_nothing(device, dtype, schedule):
-    rng = np.random.default_rng(0)
-    columns = [simplex(3), line(-1.0, 0.9), simplex(2)]
-    book = Codebook(columns).to(device)
-    oracle = random_oracle(book, rng)
-    rows = oracle.support
-    new_book = Codebook([columns[j] for j in (2, 0, 1)]).to(device)
-    label = torch.tensor([2.0, 0.0, 1.0], device=device).double()
-
-    def move(r):
-        return torch.stack([1 - r[:, 2], label[r[:, 0].long()], r[:, 1]], 1)
-
-    new = SupportDenoiser(new_book, move(rows), oracle.log_probs.exp())
-    plan = SCHEDULES[schedule](3)
-    a, b = (
-        paths_of(d, r, plan, n_paths=400, batch_size=1 << 15)
-        for d, r in ((oracle, rows), (new, move(rows)))
-    )
-    spread = (a.stderr.square() + b.stderr.square()).sqrt()
-    assert ((a.log_prob - b.log_prob).abs() < 4 * spread + rounding(dtype)).all()
-    assert spread.max() < (rounding(dtype) if schedule == "coordinate" else 0.2)
-
-
 # -- paths, weights and errors ---------------------------------------------------------------------
 
 
@@ -426,51 +378,7 @@ def test_attributions_add_up_whatever_the_weights(device, m, spread, seed):
         torch.testing.assert_close(got.surprisal.cpu(), -log_w[:, 0])
 
 
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-def test_path_log_prob_splits_the_score(device, dtype, schedule):
-    net, rows, plan = strong_case(device, schedule)
-    split = paths_of(net, rows, plan, seed=3, n_paths=5)
-    torch.testing.assert_close(
-        split.surprisal.sum(1), -split.log_prob, atol=rounding(dtype), rtol=0
-    )
-    assert split.surprisal.shape == rows.shape
-
-
 # -- given columns ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "given_columns", [(0,), (1, 2), pytest.param((0, 3), marks=pytest.mark.slow)]
-)
-def test_conditionals_of_the_oracle_are_ratios_of_sums(device, dtype, given_columns):
-    book = Codebook([simplex(3), line(-1.0, 0.8), simplex(2), simplex(2)]).to(device)
-    oracle = random_oracle(book, np.random.default_rng(0), share=0.8)
-    rows = oracle.support
-    given = torch.zeros(4, dtype=torch.bool, device=device)
-    given[list(given_columns)] = True
-    p = oracle.log_probs.double().exp()
-    same = (rows[:, None, given] == rows[None][:, :, given]).all(2).double()
-    marginal = (same @ p).log()
-    n_free = 4 - len(given_columns)
-    coordinate = paths_of(oracle, rows, CoordinateSchedule(n_free), n_paths=3, given=given)
-    # log P(a, b) = log P(a) + log P(b | a)
-    torch.testing.assert_close(
-        coordinate.log_prob + marginal, p.log(), atol=rounding(dtype), rtol=0
-    )
-    assert coordinate.stderr.max() < rounding(dtype)
-    levels = tuple(torch.linspace(math.log(0.2), math.log(80.0), 60).exp().tolist())
-    isotropic = paths_of(
-        oracle,
-        rows,
-        IsotropicSchedule(levels),
-        n_paths=60 * TIMES,
-        given=given,
-        batch_size=1 << 15,
-    )
-    error = (isotropic.log_prob + marginal - p.log()).abs()
-    assert (error < 4 * isotropic.stderr + 0.1).all()
-    split = paths_of(oracle, rows, IsotropicSchedule((3.0,)), given=given)
-    assert split.surprisal[:, given].abs().max() < rounding(dtype)
 
 
 # -- a score is a function of the row --------------------------------------------------------------
@@ -550,23 +458,6 @@ def test_one_path_has_no_standard_error(device, generator):
 # -- the error curve -------------------------------------------------------------------------------
 
 
-def test_half_the_area_under_the_error_curve_is_the_code_length(device):
-    book = make_book("mixed", device)
-    oracle = random_oracle(book, np.random.default_rng(0))
-    snr = torch.linspace(math.log(1e-3), math.log(80.0), 80, device=device).exp()
-    draws = []
-    for seed in range(6 * TIMES):
-        noise = seeded_generator(seed, device)
-        mse, stderr = mse_curve(oracle, oracle.support, snr, generator=noise)
-        assert mse.shape == stderr.shape == snr.shape
-        errors = torch.trapezoid(mse * snr.double(), snr.double().log()) / 2
-        draws.append(errors.item())
-    uniform = -oracle.log_prob(oracle.support).mean().item()
-    assert np.mean(draws) == pytest.approx(
-        uniform, abs=4 * np.std(draws) / math.sqrt(len(draws)) + 0.01
-    )
-
-
 @pytest.mark.parametrize("batch_size", [11, 2048])
 def test_stderr_of_the_error_curve_is_its_spread_where_rows_are_equal(device, batch_size):
     """A row that a table holds many times has as many independent noises, in whatever batches."""
@@ -630,14 +521,3 @@ def test_the_error_stays_in_proportion():
     for paths in ([-1.0, -1, -1, -1000], [-800.0, -900, -801], [-1e5, -1.0]):
         stderr = combine(torch.tensor([paths], dtype=torch.float64)).stderr.item()
         assert stderr < 6 * (max(paths) - min(paths))
-
-
-def test_the_error_grows_with_the_disagreement_of_paths():
-    log_w = torch.tensor(
-        [[-60.0, -75.0, -90.0, -70.0], [-3.0, -3.1, -2.9, -3.0]], dtype=torch.float64
-    )
-    stderr = combine(log_w).stderr
-    # one path holds all the weight: the delta method alone would say one nat
-    assert stderr[0] > log_w[0].std().item() / 2
-    delta = torch.exp(log_w[1] - combine(log_w).log_prob[1]).std().item() / 2
-    assert delta < stderr[1] < 3 * delta

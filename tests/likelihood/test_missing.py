@@ -17,10 +17,8 @@ from laws import (
     make_book,
     make_denoiser,
     make_schedule,
-    mixture_draws,
     mse_curve,
     naive_autoregression,
-    random_mixture,
     random_network,
     random_oracle,
     random_rows,
@@ -167,26 +165,6 @@ def test_scores_of_the_oracle_are_sums_over_the_missing(device, dtype, name, pla
         return
     assert (error < 4 * got.stderr + (0.03 if plan == "isotropic" else 1e-3)).all()
     assert got.stderr.max() < 0.15
-
-
-def test_densities_of_the_oracle_leave_the_missing_out(device):
-    """Along a noisy path; the exact path and the integral are checked for every exact denoiser."""
-    book, rng = make_book("reals and levels", device), np.random.default_rng(0)
-    oracle = random_mixture(book, rng)
-    rows = mixture_draws(oracle, 10, rng)
-    rows[torch.tensor(rng.random(rows.shape) < 0.4, device=device)] = math.nan
-    levels = torch.linspace(math.log(0.05), math.log(1000.0), 48).exp().tolist()
-    path = path_log_prob(
-        oracle,
-        rows,
-        IsotropicSchedule(tuple(levels)),
-        n_paths=256,
-        generator=seeded_generator(0, device),
-        batch_size=1 << 14,
-    )
-    error = (path.log_prob - oracle.log_prob(rows)).abs()
-    assert (error < 4 * path.stderr + 0.05).all()
-    assert path.stderr.max() < 0.25
 
 
 # -- any denoiser: the observed cells have a normalised law ----------------------------------------

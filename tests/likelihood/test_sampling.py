@@ -124,28 +124,6 @@ def test_coordinate_samples_follow_the_exact_autoregression(device, generator, n
     assert p_value(counts, p) > 1e-3
 
 
-@pytest.mark.parametrize("schedule", sorted(SCHEDULES))
-def test_unseen_slots_are_never_drawn(device, generator, schedule):
-    columns = [simplex(2, is_open=True), line(-0.7, 0.6, is_open=True), simplex(3)]
-    book = Codebook([*columns, simplex(2, is_open=True)]).to(device)
-    denoiser = make_denoiser("stranger", book, 0)  # it gives them a large probability
-    codes = sample(denoiser, blank(book, 3000), SCHEDULES[schedule](4), generator=generator)
-    assert codes.max(0).values.cpu().tolist() == [1, 1, 2, 1]
-    assert codes.min(0).values.cpu().tolist() == [0, 0, 0, 0]
-
-
-@pytest.mark.parametrize("name", ["simplex", "all kinds"])
-def test_one_generator_one_table(device, name):
-    book = make_book(name, device)
-    denoiser = make_denoiser("network", book)
-
-    def draw(seed, n=50):
-        return drawn_by(denoiser, blank(book, n), SCHEDULES["isotropic"](3), seed=seed)
-
-    assert torch.equal(draw(1), draw(1))
-    assert not torch.equal(draw(1), draw(2))
-
-
 @pytest.mark.parametrize(
     ("name", "n", "schedule"), squared(sorted(WIDER_BOOKS), [0, 1, 4, 9], sorted(SCHEDULES))
 )
@@ -269,20 +247,6 @@ def test_point_predictions_are_modes_and_medians_given_what_is_known(device, dty
             p = column_distribution(denoiser, start[i : i + 1], j)[0]
             torch.testing.assert_close(p.exp().sum().item(), 1.0, atol=rounding(dtype), rtol=0)
             assert got[i, j].item() == p[: points.n_levels].argmax().item()
-
-
-def test_medians_of_ordered_categories(device):
-    """The least level of which half the probability lies at or below."""
-    book = Codebook([line(-1.0, -0.2, 0.3, 1.0), simplex(2)]).to(device)
-    oracle = random_oracle(book, np.random.default_rng(5))
-    start = torch.tensor(
-        [[math.nan, 0.0], [math.nan, 1.0], [2.0, math.nan]], device=device
-    ).double()
-    got = point_predictions(oracle, start, ordered=[0])
-    cdf = column_distribution(oracle, start, 0).exp().cumsum(1).cpu().numpy()
-    for i in (0, 1):
-        assert got[i, 0].item() == np.flatnonzero(cdf[i] >= 0.5)[0]
-    assert got[2, 0] == 2.0
 
 
 def test_medians_and_means_have_the_least_expected_errors(device):
