@@ -18,15 +18,10 @@ from sklearn.metrics import normalized_mutual_info_score
 from discrete_itd import DiffusionDensity
 from tests.benchmarks import anomaly, conditionals, data, detectors, fast, messy, real_tables
 from tests.benchmarks.change import difference
-from tests.benchmarks.data import has_density, load_density
 from tests.benchmarks.fidelity import (
-    copies,
-    detection,
-    features,
     predictability,
     shape,
     trend,
-    utility,
     weighted_nmi,
 )
 
@@ -130,13 +125,6 @@ def test_published_figures_stand_beside_those_of_the_same_tables(tmp_path):
     assert [line.split("|")[-2].strip() for line in lines if "behind ours" in line] == [
         "0.0 ± 0.0"
     ] * 2
-
-
-def test_a_larger_share_of_tables_has_the_same_and_more():
-    names = [f"table {i}" for i in range(40)]
-    tenth, half = (real_tables.share_of(names, share, seed=3) for share in (0.1, 0.5))
-    assert half[:4] == tenth != names[:4]
-    assert sorted(real_tables.share_of(names, 1.0, seed=3)) == sorted(names)
 
 
 def test_fewest_nats_are_those_of_the_resolutions_of_numbers_and_times():
@@ -262,13 +250,6 @@ def test_a_detector_of_a_paper_is_run_from_its_folder(tmp_path, monkeypatch, cap
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_missing_benchmark_table(monkeypatch, tmp_path):
-    monkeypatch.setenv("DISCRETE_ITD_SHARED", str(tmp_path))
-    assert not has_density("nltcs")
-    with pytest.raises(FileNotFoundError, match="set DISCRETE_ITD_SHARED"):
-        load_density("nltcs")
-
-
 # -- scores of synthetic rows: perfect for the same table, as defined for others, low where they should be
 
 
@@ -286,12 +267,6 @@ def table(seed, n=600):
 
 A, B = table(0), table(1)
 SHUFFLED = A.apply(lambda c: c.sample(frac=1, random_state=len(c.name)).to_numpy())
-
-
-@pytest.mark.parametrize("score", [shape, trend, weighted_nmi])
-def test_the_same_table_is_perfect_in_any_order_of_rows_and_another_one_is_not(score):
-    assert score(A, A[::-1].reset_index(drop=True), NUMBERS) == pytest.approx(1.0)
-    assert 0.85 < score(A, B, NUMBERS) < 1.0
 
 
 def test_shuffled_columns_keep_their_shape_and_lose_their_pairs():
@@ -317,36 +292,6 @@ def test_weighted_nmi_is_that_of_scikit_learn_weighted():
     ).T
     expected = 1 - np.average(abs(ours - theirs), weights=ours + theirs)
     assert weighted_nmi(A, B, NUMBERS) == pytest.approx(expected, abs=1e-12)
-
-
-@pytest.mark.slow
-def test_detection_guesses_among_rows_of_one_distribution_and_sees_another():
-    real = A[:400]
-    same, other = detection(real, B[:400]), detection(real, SHUFFLED[:400])
-    assert abs(same.aucs.mean() - 0.5) < 0.1
-    assert same.score > 0.75
-    assert other.aucs.mean() > 0.7
-    assert other.score == pytest.approx(2 - 2 * other.aucs.mean())
-    assert detection(real, real.sample(frac=1, replace=True)).score == 1.0  # it cannot see copies
-
-
-@pytest.mark.slow
-def test_rows_that_keep_the_pairs_are_of_more_use():
-    scores = [utility(f, table(2), "town", is_number=False) for f in (B, SHUFFLED)]
-    assert scores[0] > 0.7 > 0.6 > scores[1]
-    target = B.assign(amount=np.exp(B["amount"]))
-    assert utility(target, target, "amount", is_number=True) < 0.4
-
-
-def test_integers_as_text_are_numbers_and_other_text_is_one_hot():
-    assert [*features(A)] == ["0 amount", "1 twice", "2 town=Bern", "2 town=Chur", "3 code"]
-
-
-def test_copies_are_counted_whatever_the_dtype():
-    mixed = pd.concat([A[:30], B[:10]])
-    assert copies(A, mixed) == 0.75
-    whole = pd.DataFrame({"n": [1, 2, 3]})
-    assert copies(whole, whole.astype(float)) == 1.0
 
 
 @pytest.mark.slow

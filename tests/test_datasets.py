@@ -6,34 +6,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import chisquare
 
 from discrete_itd.datasets import load_adult, load_car, load_mushroom
-from tests.networks import BayesianNetwork, load_bayesian_network
-
-STATES = {
-    # Listed children first: the constructor has to find the order itself.
-    "alarm": ["off", "on"],
-    "weather": ["sun", "rain", "snow"],
-    "season": ["summer", "winter"],
-    "mood": ["good", "bad"],
-}
-PARENTS = {"weather": ["season"], "alarm": ["weather", "season"]}
-CPTS = {
-    "season": [0.25, 0.75],
-    "weather": [[0.7, 0.3, 0.0], [0.2, 0.5, 0.3]],
-    "alarm": [
-        [[0.9, 0.1], [0.8, 0.2]],
-        [[0.5, 0.5], [1.0, 0.0]],
-        [[0.3, 0.7], [0.6, 0.4]],
-    ],
-    "mood": [0.6, 0.4],
-}
-
-
-@pytest.fixture(scope="module")
-def network():
-    return BayesianNetwork(STATES, CPTS, PARENTS)
+from tests.networks import BayesianNetwork
 
 
 def random_network(rng):
@@ -82,29 +57,6 @@ def test_mass_sums_to_one_and_equals_the_naive_product(seed):
     assert log_prob.dtype == np.float64
     assert np.exp(log_prob).sum() == pytest.approx(1.0, abs=1e-12)
     np.testing.assert_allclose(log_prob, naive_log_prob(network, X), rtol=1e-12)
-
-
-def test_samples_follow_the_distribution(network):
-    X = network.sample(20_000, random_state=0)
-    support = all_rows(network)
-    expected = np.exp(network.log_prob(support)) * len(X)
-    counts = X.value_counts().reindex(pd.MultiIndex.from_frame(support), fill_value=0).to_numpy()
-    assert counts[expected == 0].sum() == 0
-    assert chisquare(counts[expected > 0], expected[expected > 0]).pvalue > 1e-3
-
-
-class LargestNumber(np.random.Generator):
-    """A source that always draws the largest number below 1."""
-
-    def random(self, size=None, *_, **__):  # pyright: ignore[reportIncompatibleMethodOverride]
-        return np.full(() if size is None else size, np.nextafter(1.0, 0.0))
-
-
-def test_a_state_of_probability_zero_is_never_drawn():
-    # Ten tenths add up to less than 1 in floating point; the gap must not go to the last state.
-    network = BayesianNetwork({"a": list("abcdefghijk")}, {"a": [0.1] * 10 + [0.0]})
-    assert network.cpts["a"].cumsum()[-1] < 1
-    assert network.sample(random_state=LargestNumber(np.random.PCG64()))["a"].tolist() == ["j"]
 
 
 # --- the tables
@@ -168,26 +120,3 @@ def test_adult():
 
 
 # --- networks from pgmpy
-
-
-@pytest.mark.slow
-def test_asia_from_pgmpy():
-    pytest.importorskip("pgmpy")
-    network = load_bayesian_network("asia")
-    assert len(network.variables) == 8
-    assert network.parents["dysp"] == ("bronc", "either")
-    X = all_rows(network)
-    log_prob = network.log_prob(X)
-    assert np.exp(log_prob).sum() == pytest.approx(1.0, abs=1e-12)
-    # Lauritzen & Spiegelhalter 1988: P(visit to Asia) = 0.01, P(tuberculosis | visit) = 0.05.
-    both = (X["asia"] == "yes") & (X["tub"] == "yes")
-    assert np.exp(log_prob[both]).sum() == pytest.approx(0.0005)
-
-
-@pytest.mark.slow
-def test_alarm_from_pgmpy():
-    pytest.importorskip("pgmpy")
-    network = load_bayesian_network("alarm")
-    X = network.sample(2000, random_state=0)
-    assert X.shape == (2000, 37)
-    assert -network.log_prob(X).mean() == pytest.approx(10.45, abs=0.5)

@@ -12,22 +12,13 @@ from hypothesis import strategies as st
 
 from discrete_itd import find_errors, repair_errors
 from discrete_itd.cells.counts import COUNT, DISCOUNTS, conditional, joined_codes
-from discrete_itd.cells.spelling import edits, misspellings
+from discrete_itd.cells.spelling import misspellings
 from discrete_itd.cells.views import MOST_CANDIDATES, _binned
 from discrete_itd.datasets import load_car
 from discrete_itd.encoders import TableEncoder
 from tests.laws import TIMES
 
 pytestmark = pytest.mark.single_precision
-COLUMNS = [
-    "row",
-    "column",
-    "value",
-    "expected",
-    "expected_probability",
-    "probability_wrong",
-    "sentence",
-]
 
 
 def clean(n, seed=0):
@@ -560,20 +551,6 @@ def test_what_a_group_repeats_counts_once():
     assert set(zip(found["row"], found["column"], strict=True)) == {(5, "price"), (5, "article")}
 
 
-def test_tables_of_any_form_have_an_answer():
-    parts = [
-        clean(30),
-        clean(200)[["town"]],
-        clean(200)[["id"]],
-        pd.concat([clean(60)] * 4, ignore_index=True),
-    ]
-    random_numbers = pd.DataFrame(np.random.default_rng(0).normal(size=(50, 3)))
-    for frame in (*parts, clean(60).set_axis([0] * 60), random_numbers, clean(1)):
-        found = find_errors(frame)
-        assert list(found) == COLUMNS
-        assert len(found) < 0.02 * frame.size + 1
-
-
 LONG = 9007199254740993000  # a float for a thousand identifiers
 NASTY = {
     "identifiers": lambda i: LONG + i % 3,
@@ -678,16 +655,6 @@ def test_property_bins_have_densities():
         own = level == k
         mass = (np.exp(-log_flat[own]) / (z[-1] - z[0]) * width[own]).sum()
         assert mass == pytest.approx(1, abs=0.15)
-
-
-def test_edits():
-    assert [edits("Bremen", t) for t in ("Bremen", "Bermen", "Brem", "Bremmen", "")] == [
-        0,
-        1,
-        2,
-        1,
-        6,
-    ]
 
 
 def test_property_a_misspelling_is_wrong_beside_the_row_of_the_value_that_is_meant():

@@ -307,17 +307,6 @@ def test_kept_columns_of_parquet_keep_their_types(capsys, monkeypatch):
     assert pd.read_parquet("g.parquet")["key"].tolist() == frame["key"][:20].tolist()
 
 
-def test_watch_keeps_columns(monkeypatch):
-    monkeypatch.setattr(tables, "CHUNK_ROWS", 10)
-    frame = with_keys()
-    frame.to_csv("t.csv", index=False)
-    line = "watch d.safetensors t.csv --state w --out s.csv"
-    assert main([*line.split(), "--keep", "key,free"]) in (0, 1)
-    found = pd.read_csv("s.csv", dtype=str)
-    assert found["key"].tolist() == frame["key"].tolist()
-    assert list(found)[:3] == ["key", "free", "row"]
-
-
 @functools.cache
 def uncalibrated_detector():
     density = small("independent", random_state=0)
@@ -343,20 +332,6 @@ def test_without_calibration_rows_there_are_no_p_values(capsys):
 
 
 # -- the other commands ---------------------------------------------------------------------------
-
-
-def test_one_file_serves_all_commands(place, capsys):
-    gaps = rows()
-    gaps.loc[::5, "free"] = None
-    gaps.to_csv("gaps.csv", index=False)
-    printed = [run(f"sample {m}.safetensors -n 5 --seed 1", capsys).out for m in "md"]
-    assert printed[0] == printed[1]
-    for m in "md":
-        run(f"sample {m}.safetensors -n 5 --seed 1 --given free=u --out {m}s.csv", capsys)
-        run(f"impute {m}.safetensors gaps.csv --out {m}i.csv", capsys)
-    for kind in "si":
-        texts = [(place / f"{m}{kind}.csv").read_bytes() for m in "md"]
-        assert texts[0] == texts[1]
 
 
 # -- refusals -------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from discrete_itd import (
     DiffusionDensity,
@@ -23,7 +22,6 @@ from discrete_itd import (
 from discrete_itd.cli import fitting, main
 from discrete_itd.cli.fitting import as_written, typed_table
 from discrete_itd.cli.options import COMMANDS, DENOISERS, NOTATIONS
-from discrete_itd.denoisers import BayesNetDenoiser, NeuralDenoiser
 from discrete_itd.detection.score import Scorer
 from discrete_itd.reading.dialects import Dialect
 from discrete_itd.recipes import Network
@@ -184,29 +182,6 @@ def test_fit(place, capsys):
     assert zip_code.categories == ("01234", "98765")  # with its zero
     assert fresh.categories == (False, True)
     assert model.random_state == 0
-
-
-@pytest.mark.parametrize("name", ["tree", pytest.param("network", marks=pytest.mark.slow)])
-def test_the_denoiser_that_is_named_is_fitted(place, capsys, name):
-    run(f"{FIT} --denoiser {name}")
-    model = DiffusionDensity.load(place / "new.safetensors")
-    assert model.denoiser == name
-    made = {"tree": BayesNetDenoiser, "network": NeuralDenoiser}[name]
-    assert type(model.denoiser_) is made
-    steps = (
-        "2 steps (max_steps), the best after "
-        if made is NeuralDenoiser
-        else "none, in closed form\n"
-    )
-    out = capsys.readouterr().out
-    assert f"training: {steps}" in out
-    nats = model.model_.marginals, model.denoiser_
-    if made is not NeuralDenoiser:  # of the held-out rows, in closed form
-        x = torch.from_numpy(model.rows(table().drop(columns="id")).x.cpu().numpy())
-        order = np.random.RandomState(model.model_.seed).permutation(40)
-        first, best = (-d.log_prob(x[order[:4]]).double().mean().item() for d in nats)
-        assert f"held-out rows: {first - best:.3f} ± " in out
-        assert " nats per row better than independent columns (on 4 rows; a nat" in out
 
 
 @pytest.mark.usefixtures("place")

@@ -108,17 +108,6 @@ def test_factors_add_up_to_the_mass_beside_gaps(kind, device):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", PRODUCTS)
-def test_a_mass_is_the_sum_over_what_is_missing(book, kind):
-    denoiser, rows = make_denoiser(kind, book), every_row(book)
-    joint = denoiser.log_prob(rows).double().view(-1, 2, len(lattice(book, 1)))
-    for gaps, over in (((0,), 0), ((2,), 2), ((0, 1), (0, 1))):
-        alone = denoiser.log_prob(every_row(book, gaps)).double()
-        torch.testing.assert_close(
-            joint.exp().sum(over).flatten(), alone.exp(), rtol=1e-5, atol=1e-9
-        )
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_narrow_cells_have_the_density_times_their_width(kind, device):
     """As of numbers without a step."""

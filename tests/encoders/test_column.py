@@ -135,26 +135,12 @@ READ = {
     "durations": (["0 days 01:30:00", "none"], HOUR, [pd.Timedelta("90min"), None]),
 }  # fmt: skip
 # words among truth values are values never seen; where all are text, so is everything
-CATEGORIES = {
-    "of integers": (["1", "1.0", "1.5", "NA"], [1, 2], [1, 1, 1.5, None]),
-    "of floats": (["1", "0.5", "null"], [0.5, 1.0] * 20, [1.0, 0.5, None]),
-    "of truth": (["true", "FALSE", "None"], [True, False], [True, False, None]),
-    "of text": (["01", "NA", None], ["01", "02"], ["01", "NA", None]),
-    "of both": (["1", "2.0", "a", "01"], [1, 2.0, "a"] * 30, [1, 2, "a", "new"]),
-}
 
 
 def test_measured_values():
     for cells, fitted, expected in READ.values():
         np.testing.assert_array_equal(
             encoded(cells, fitted, "continuous"), values(expected, fitted, "continuous")
-        )
-
-
-def test_categories():
-    for cells, fitted, expected in CATEGORIES.values():
-        np.testing.assert_array_equal(
-            encoded(cells, fitted), values(np.array(expected, dtype=object), fitted)
         )
 
 

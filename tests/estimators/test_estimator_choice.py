@@ -1,7 +1,5 @@
 """One number, three ways: log-probabilities in closed form, along paths and by the integral, of a user's own table."""
 
-import dataclasses
-import itertools
 import re
 from functools import cache
 from pathlib import Path
@@ -15,10 +13,7 @@ from scipy import integrate
 import discrete_itd
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel import IsotropicSchedule
-from discrete_itd.channel.posterior import CategoricalPosterior, Posterior
-from discrete_itd.denoisers import Denoiser
 from discrete_itd.denoisers.base import ESTIMATORS
-from discrete_itd.encoders import ABSENT
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
 from discrete_itd.models.model import Model
 from discrete_itd.recipes import Causal, Mixture, Network
@@ -120,53 +115,9 @@ def test_given_columns_are_conditions_in_every_way(name, missing):
     check_within_error(model.log_prob(rows, known, estimator="integral"), true)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", PROMISES)
-def test_an_estimate_is_a_function_of_the_row_alone(name):
-    model = fitted(name)
-    rows = few("mixed", 5)
-    for estimator in model.denoiser_.estimators:
-        whole = model.log_prob(rows, estimator=estimator)
-        alone = [model.log_prob(rows[i : i + 1], estimator=estimator) for i in (3, 1)]
-        np.testing.assert_array_equal(whole.log_prob[[3, 1]], [e.log_prob[0] for e in alone])
-        np.testing.assert_array_equal(whole.stderr[[3, 1]], [e.stderr[0] for e in alone])
-
-
 def test_an_unknown_estimator_is_refused():
     with pytest.raises(ValueError, match=r"estimator must be one of .*, got 'exact'"):
         fitted("tree").log_prob(few("mixed"), estimator="exact")
-
-
-class Peeking(Denoiser):
-    """Independent columns, but it sees whether a cell is missing by whether there is any evidence of its value."""
-
-    def __init__(self, independent, owner):
-        super().__init__(independent.codebook)
-        self.marginal, self.owner = independent, owner
-
-    def forward(self, y, snr):
-        q, book = self.marginal(y, snr), self.codebook
-        logits = q.categorical.logits.clone()
-        for j in book.leading.nonzero().flatten().tolist():
-            told = (snr[:, self.owner[j]] > 0).to(logits)[:, None]
-            levels = torch.arange(2, device=snr.device) == ABSENT
-            logits[:, book.levels.own(book.place[j])] -= 20 * told * levels
-        return Posterior(book, CategoricalPosterior(book.levels, logits), q.gaussian)
-
-
-def test_missingness_indicators_come_first():
-    """Else a denoiser could tell from the evidence of a value that it is there, and masses add up to more than one."""
-    model = DiffusionDensity(
-        denoiser="independent", missing="category", handle_unknown="error", random_state=0
-    ).fit(gappy(300))
-    inner, values = model.model_, {"a": [*"xyz"], "b": [0, 1, None], "c": [False, True, None]}
-    rows = pd.DataFrame(list(itertools.product(*values.values())), columns=list(values))
-    rows = rows.astype({"b": "Int64", "c": "boolean"})
-    peeking = dataclasses.replace(inner, denoiser=Peeking(inner.denoiser, inner.encoder.owner))
-    for estimator in ("path", "integral"):
-        got = peeking.log_prob(model.rows(rows).x, 512, estimator=estimator)
-        p = got.log_prob.exp()
-        assert p.sum() < 1 + 4 * (p * got.stderr).square().sum().sqrt() + 1e-4
 
 
 # -- the curve ---------------------------------------------------------------------------------------

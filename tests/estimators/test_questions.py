@@ -281,18 +281,6 @@ def test_imputed_tables_keep_what_is_there(model):
         model.impute(TABLE, method="best")
 
 
-def test_cells_are_filled_by_name():
-    rng = np.random.default_rng(0)
-    table = pd.DataFrame({0: rng.choice(list("xyz"), 90), 1: rng.choice(list("uv"), 90)})
-    model = DiffusionDensity(denoiser="tree", random_state=0).fit(table)
-    gaps = pd.DataFrame({1: ["u", "v"], 0: [None, "y"]})
-    filled = model.impute(gaps)
-    assert list(filled.columns) == [1, 0]
-    assert filled[1].tolist() == ["u", "v"]
-    assert filled[0][0] in set("xyz")
-    assert filled[0][1] == "y"
-
-
 def test_imputation_knows_the_rest_of_the_row(knowing):
     truth = mixed_table(400, seed=9).dropna()
     gaps = truth.assign(word=None)

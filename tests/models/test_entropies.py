@@ -13,7 +13,6 @@ from scipy.special import digamma, gammaln
 from discrete_itd import DiffusionDensity
 from discrete_itd.plots import information_matrix, plot_information_matrix
 from discrete_itd.recipes import BayesNet, Causal, Mixture, Network
-from tests.networks import load_bayesian_network
 
 pytestmark = pytest.mark.single_precision
 
@@ -223,21 +222,6 @@ def test_numbers_of_known_information(name):
     found = model.mutual_information("a", "b", X=held_out)
     close(found, truth)
     assert found.value > 3 * found.stderr
-
-
-@pytest.mark.slow
-def test_a_bayesian_network_of_known_information():
-    """Of the rows of the network itself, with its own log-probabilities as the truth."""
-    asia = load_bayesian_network("asia")
-    fit, held_out = asia.sample(8000, random_state=0), asia.sample(4000, random_state=1)
-    model = DiffusionDensity(denoiser="bayes_net", random_state=0).fit(fit)
-    close(model.entropy(X=held_out), -asia.log_prob(asia.sample(100_000, random_state=2)).mean())
-    many = asia.sample(200_000, random_state=3)
-    counts = [
-        many.value_counts(c, normalize=True) for c in (["smoke"], ["bronc"], ["smoke", "bronc"])
-    ]
-    one, two, both = (float(-(p * np.log(p)).sum()) for p in counts)
-    close(model.mutual_information("smoke", "bronc", X=held_out), one + two - both)
 
 
 def test_gaps_are_part_of_the_information_where_they_have_a_probability():

@@ -22,10 +22,6 @@ from tests.networks import load_bayesian_network
 network = functools.cache(load_bayesian_network)
 
 
-def child(n, seed=0):
-    return network("child").sample(n, random_state=seed)
-
-
 # -- the division ---------------------------------------------------------------------------------
 
 
@@ -124,24 +120,6 @@ def test_the_density_holds_out_groups(monkeypatch):
     assert len(held) + len(rest) == 119
     assert len(set(held)) == 3
     assert not set(held) & set(rest)
-
-
-@pytest.mark.slow
-def test_groups_do_not_flatter_the_held_out_rows():
-    """A fit of ten copies of each row is about as good as one of the rows, and knows how good it is."""
-    rows, test = (child(n, seed) for seed, n in enumerate((300, 1000)))
-    plain = DiffusionDensity(denoiser="bayes_net", random_state=0).fit(rows)
-    by_group, by_row = clone(plain), clone(plain)
-    repeated, groups = rows.iloc[np.repeat(np.arange(300), 10)], np.repeat(np.arange(300), 10)
-    by_group.fit(repeated, groups=groups)
-    nats = -by_group.score(test)
-    assert nats < -plain.score(test) + 1
-    claim, stderr = by_group.history_.loc[
-        by_group.history_["valid_nats"].idxmin(), ["valid_nats", "valid_stderr"]
-    ]
-    assert nats < claim + 5 * stderr * np.sqrt(10)  # of a mean over 30 records
-    by_row.fit(repeated)  # which are taken for draws that repeat, as their held-out rows do
-    assert by_row.history_["valid_nats"].min() < claim - 1
 
 
 # -- the detector ---------------------------------------------------------------------------------

@@ -359,14 +359,6 @@ def test_negligible_classes_are_left_out(device):
 # -- a fit -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [pytest.param("mixed", marks=pytest.mark.slow), "all kinds"])
-def test_a_fit_is_better_than_the_marginals_where_columns_depend(device, name):
-    book = make_book(name, device)
-    recipe = replace(QUICK, max_steps=120)
-    model, marginals, _, x_valid = fitted(book, np.random.default_rng(2), recipe)
-    assert held_out_nats(model, x_valid) < -marginals.log_prob(x_valid).mean().item() - 0.03
-
-
 @FEW_EXAMPLES
 @given(wide_tables, seeds)
 def test_a_fit_is_never_worse_than_the_marginals(device, dtype, columns, seed):

@@ -68,20 +68,6 @@ def test_losses_of_the_oracle_average_to_the_entropy(device, name, share):
     assert max(errors) < 0.08
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 10])
-def test_batches_of_any_size_have_a_loss(device, generator, n):
-    rows = correlated_rows(n, 0, device)
-    net = make_network(rows)
-    quadrature = logistic(1.0, 1.0, low=-4, high=5).to(device)
-    for share in (0.25, 1.0, 0.0):
-        loss = TrainingLoss(quadrature, share).nats(net, rows, generator)
-        assert loss.shape == (n,)
-        assert loss.isfinite().all()
-        assert (loss >= 0).all()
-        nothing = torch.full_like(rows, math.nan)
-        assert not TrainingLoss(quadrature, share).nats(net, nothing, generator).any()
-
-
 SHARES = {"isotropic": 1.0, "masked": 0.0}
 
 
@@ -185,22 +171,6 @@ def test_gradients_are_those_of_finite_differences(device, name, pattern):
             values.append(loss().item())
     assert slope == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4, abs=1e-6)
     assert abs(slope) > 1e-3
-
-
-@pytest.mark.parametrize("pattern", sorted(SHARES))
-@pytest.mark.parametrize("name", sorted(WIDER_BOOKS))
-def test_gradients_flow_from_every_pattern_into_every_family(device, name, pattern):
-    book = make_book(name, device)
-    net = random_network(book, 0).train().requires_grad_(True)
-    net.base.requires_grad_(False)
-    rows = random_rows(book, 60, np.random.default_rng(0), missing=0.2)
-    quadrature = pilot_quadrature(net, rows, seeded_generator(0, device))
-    loss = TrainingLoss(quadrature, SHARES[pattern]).nats(net, rows, seeded_generator(1, device))
-    loss.mean().backward()
-    last = net.network.leave[-1]
-    assert last.weight.grad.isfinite().all()
-    for part in last.bias.grad.split([n for n in net.features.sizes if n]):  # levels, reals
-        assert part.abs().max() > 1e-6
 
 
 @pytest.mark.parametrize("pattern", sorted(SHARES))
