@@ -76,7 +76,7 @@ from discrete_itd.datasets import load_car
 from tests.benchmarks import data
 from tests.benchmarks.fast import load
 from tests.benchmarks.real_tables import table_files
-from tests.benchmarks.tables import estimator, machine, markdown, processor_timed
+from tests.benchmarks.tables import estimator, machine, print_lines, processor_timed
 
 LEAST = 1e-6  # probability
 MANY = 32  # values
@@ -156,9 +156,7 @@ def main() -> None:
 
 def show(header: list[str], lines: Iterator[list[object]]) -> None:
     """Print a table line by line."""
-    print("\n".join(markdown(header, []).splitlines()), flush=True)
-    for line in lines:
-        print(markdown(header, [line]).splitlines()[2], flush=True)
+    print_lines(header, lines)
     print()
 
 

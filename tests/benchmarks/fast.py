@@ -4,8 +4,6 @@
     python -m tests.benchmarks.fast loans plants --only default forest best IsolationForest --max-time 300
     python -m tests.benchmarks.fast small --only forest IsolationForest
     python -m tests.benchmarks.fast twenty --only default best --max-time 900
-    python -m tests.benchmarks.fast mushroom adult --detectors
-    python -m tests.benchmarks.fast cardio mammography pendigits shuttle thyroid --detectors
     python -m tests.benchmarks.fast adult --latency --only default forest
     python -m tests.benchmarks.fast mushroom --only default UnmaskingTrees
     python -m tests.benchmarks.fast mushroom adult plants --figure notebooks/speed.png
@@ -17,11 +15,9 @@ are compared with (it has no nats),
 TabularARGN (the package ``mostlyai-engine``; of tables whose values are all categories), and UnmaskingTrees (the
 package ``utrees``), which is given ``DUPLICATES`` masking orders of each row in place of its 50, for time, and scores
 the first test rows alone, as a network that is scored along paths does. Rows a second are of processor time, which
-other programs do not lengthen; ``OMP_NUM_THREADS=1`` makes them those of one thread. Detectors are the default one
-beside IsolationForest, a Gaussian mixture, ECOD and kNN with their own defaults, and those of papers that are unpacked
-(``tests/benchmarks/detectors.py``). Numeric tables with anomalies are
-trained on half of their normal rows; nats are of normal test rows. The latency is that of one row at a time, as in a
-service, of every density asked for and of the default detector. "small" has 5 000 rows of ten numbers and
+other programs do not lengthen; ``OMP_NUM_THREADS=1`` makes them those of one thread. Numeric tables with anomalies
+are trained on half of their normal rows; nats are of normal test rows. The latency is that of one row at a time, as in
+a service, of every density asked for and of the default detector. "small" has 5 000 rows of ten numbers and
 ten categories. The tables nltcs, plants, loans and the numeric ones are read from outside of the repository
 (``tests/benchmarks/data.py``); one that is not there is skipped with a line that says so. "twenty" stands for
 seventeen of the twenty binary tables of Density-Estimation-Datasets (three are kept back), with the lowest nats that
@@ -31,7 +27,6 @@ we know of, recalled, and those of "A Compositional Theory of Curvature in Proba
 from __future__ import annotations
 
 import argparse
-import os
 import time
 import warnings
 from collections.abc import Callable
@@ -41,19 +36,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from sklearn.ensemble import IsolationForest
-from sklearn.metrics import roc_auc_score
-from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import train_test_split
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.datasets import load_adult, load_mushroom
 from discrete_itd.recipes import NAMES, Causal, RowMixture, recipe
 from tests.benchmarks import data
-from tests.benchmarks.detectors import CONSTANT, OF_PAPERS, UNPACKED, is_unpacked, standardised
+from tests.benchmarks.detectors import CONSTANT, standardised
 from tests.benchmarks.tables import available, machine, markdown, processor_timed
 
-MIXTURE_PARTS = 32  # components of the Gaussian mixture
-MOST_FULL = 500  # columns of numbers, of a Gaussian mixture with full covariances
 SLOW_ROWS = 300  # test rows of a model that is scored along paths: its nats are the default's plus a paired difference
 LATENCY_CALLS = 300
 DUPLICATES, SCORED_ORDERS = 3, 1  # of UnmaskingTrees
@@ -256,40 +247,6 @@ def encoded(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     return encode(rows.train, rows.test)
 
 
-def detectors(rows: Rows, max_time: float) -> pd.DataFrame:
-    """One line for each detector; the time of a peer does not include the encoding of its numbers."""
-    train, test = encoded(rows)
-    shape = "full" if train.shape[1] <= MOST_FULL else "diag"
-    mixture = GaussianMixture(MIXTURE_PARTS, covariance_type=shape, reg_covar=1e-3, random_state=0)
-    peers: dict[str, Any] = {
-        "IsolationForest": IsolationForest(random_state=0),
-        "GaussianMixture": mixture,
-    }
-    if available("pyod"):
-        from pyod.models.ecod import ECOD
-        from pyod.models.knn import KNN
-
-        peers |= {"ECOD": ECOD(), "kNN": KNN()}
-    lines = []
-    density = DiffusionDensity(max_time=max_time)
-    own = DiffusionOutlierDetector(density, random_state=0)
-    for label, model in {"default": own, **peers}.items():
-        ours = label == "default"
-        _, fit = seconds(lambda m=model, x=rows.train if ours else train: m.fit(x))
-        ask = getattr(model, "score_samples", None) or (lambda x, m=model: -m.decision_function(x))
-        scores, took = seconds(lambda a=ask, x=rows.test if ours else test: a(x))
-        auroc = np.nan if rows.is_odd is None else 100 * roc_auc_score(rows.is_odd, -scores)
-        lines.append((label, auroc, fit, len(scores) / took))
-    for label, run in OF_PAPERS.items():
-        if UNPACKED[label][0] in os.environ and is_unpacked(label):
-            found = run(train, test, 0)
-            odd = rows.is_odd
-            auroc = np.nan if odd is None else 100 * roc_auc_score(odd, found.scores)
-            rate = len(found.scores) / found.score_seconds
-            lines.append((label, auroc, found.fit_seconds, rate))
-    return pd.DataFrame(lines, columns=pd.Index(["detector", "AUROC", "fit s", "rows/s"]))
-
-
 def latency(rows: Rows, max_time: float, *, only: list[str] | None = None) -> pd.DataFrame:
     """Milliseconds of one row, median and 99th percentile."""
     questions: dict[str, tuple[Callable[[Any], Any], Any]] = {}
@@ -344,7 +301,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tables", nargs="+")
     parser.add_argument("--max-time", type=float, default=300.0, help="seconds of a fit")
-    parser.add_argument("--detectors", action="store_true")
     parser.add_argument("--latency", action="store_true")
     parser.add_argument("--only", nargs="+", help="densities, like default, causal, network")
     parser.add_argument("--figure", help="file of a picture of the densities")
@@ -359,12 +315,10 @@ def main() -> None:
         what: Callable[..., pd.DataFrame] = partial(densities, only=options.only)
         if options.latency:
             what = partial(latency, only=options.only)
-        elif options.detectors:
-            what = detectors
         print(f"\n{name}: {len(rows.train)} x {rows.train.shape[1]}, {len(rows.test)} test rows\n")
         lines = what(rows, options.max_time)
         print(markdown(list(lines), lines.to_numpy().tolist()), flush=True)
-        if name in TWENTY and not (options.latency or options.detectors):
+        if name in TWENTY and not options.latency:
             print(
                 "\nlowest known {:.2f}, published in 2026 {:.2f}".format(*TWENTY[name]), flush=True
             )

@@ -57,10 +57,9 @@ BOOSTING = "XGBoost" if HAS_XGBOOST else "HistGradientBoosting (xgboost is not i
 
 
 class Detection(NamedTuple):
-    """Area under the curve of each fold, shape (3,), and what the classifier looked at, most first."""
+    """Area under the curve of each fold, shape (3,)."""
 
     aucs: np.ndarray
-    importances: pd.Series
 
     @property
     def score(self) -> float:
@@ -77,13 +76,11 @@ def detection(real: pd.DataFrame, synthetic: pd.DataFrame, seed: int = 0) -> Det
     """Detection of the synthetic rows by boosted trees, cross-validated."""
     X = features(pd.concat([real, synthetic[real.columns]], ignore_index=True))
     y = np.repeat([1, 0], [len(real), len(synthetic)])
-    aucs, weight = [], np.zeros(X.shape[1])
+    aucs = []
     for train, test in StratifiedKFold(FOLDS, shuffle=True, random_state=seed).split(X, y):
         model = booster("classifier").fit(X.iloc[train], y[train])
         aucs.append(roc_auc_score(y[test], model.predict_proba(X.iloc[test])[:, 1]))
-        weight += getattr(model, "feature_importances_", 0)
-    importances = pd.Series(weight / FOLDS, X.columns).sort_values(ascending=False)
-    return Detection(np.array(aucs), importances)
+    return Detection(np.array(aucs))
 
 
 def utility(synthetic: pd.DataFrame, test: pd.DataFrame, target: str, *, is_number: bool) -> float:

@@ -47,8 +47,8 @@ from discrete_itd.likelihood import conditional
 from tests.benchmarks.tables import (
     estimator,
     machine,
-    markdown,
     mean_and_error,
+    print_lines,
     processor_timed,
     timed,
 )
@@ -74,9 +74,7 @@ def main() -> None:
     if options.intervals:
         print(machine())
         header = ["table", "new gaps", "covered", "mean error", "mean s.e.", "rows a CPU-second"]
-        print("\n".join(markdown(header, [[""] * len(header)]).splitlines()[:2]), flush=True)
-        for row in _intervals(options):
-            print(markdown(header, [row]).splitlines()[2], flush=True)
+        print_lines(header, _intervals(options))
         return
     if options.tables:
         print(machine())
@@ -91,10 +89,9 @@ def main() -> None:
             "values",
         ]
         header += ["CPU-s to fit", "ms a row"]
-        print("\n".join(markdown(header, [[""] * len(header)]).splitlines()[:2]), flush=True)
-        for name in options.tables:
-            for row in _structural(name, n, options):
-                print(markdown(header, [row]).splitlines()[2], flush=True)
+        print_lines(
+            header, itertools.chain(*(_structural(name, n, options) for name in options.tables))
+        )
         return
     if options.quick:
         options.rows, options.test_rows = 1000, 100
@@ -109,10 +106,8 @@ def main() -> None:
     print(f"\n{options.network}: {options.rows} training rows, {options.test_rows} test rows\n")
     header = ["missing", "method", "excess nats per observed cell", "nats per row", "s.e."]
     header += ["s to fit", "s to score"]
-    print("\n".join(markdown(header, [[""] * len(header)]).splitlines()[:2]), flush=True)
-    for fraction in options.fractions:
-        for row in _compare(network, train, test, fraction, options):
-            print(markdown(header, [row]).splitlines()[2], flush=True)
+    lines = (_compare(network, train, test, fraction, options) for fraction in options.fractions)
+    print_lines(header, itertools.chain.from_iterable(lines))
 
 
 def _compare(

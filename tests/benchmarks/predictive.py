@@ -19,6 +19,7 @@ of boosting for all its levels.
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,7 @@ from sklearn.model_selection import train_test_split
 from discrete_itd.datasets import load_adult
 from tests.benchmarks.conditionals import categories, feature
 from tests.benchmarks.real_tables import table_files
-from tests.benchmarks.tables import estimator, machine, markdown, plus_minus, processor_timed
+from tests.benchmarks.tables import estimator, machine, plus_minus, print_lines, processor_timed
 
 LEVELS = np.arange(1, 20) / 20
 # the column asked about, and columns that give it away
@@ -57,7 +58,12 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=1500, help="rows to fit to")
     parser.add_argument("--rows", type=int, default=500, help="new rows")
     options = parser.parse_args()
-    print(machine(), "\n\n" + markdown(HEADER, []), flush=True)
+    print(machine(), "\n")
+    print_lines(HEADER, compared(options))
+
+
+def compared(options: argparse.Namespace) -> Iterator[list[object]]:
+    """The lines of the table."""
     for name, (column, left_out) in ASKED.items():
         frame = load(name) if not options.tables or any(t in name for t in options.tables) else None
         if frame is None:
@@ -76,14 +82,9 @@ def main() -> None:
             marks = [*map(plus_minus, losses[-1]), plus_minus(inside.astype(float))]
             width = (quantiles[:, -1] - quantiles[:, 0]).mean() / truth.std()
             times = [f"{seconds[0]:.0f}", f"{len(test) / seconds[1]:.0f}"]
-            show([f"{name}, {column}", f"{n} + {len(test)}", method, *marks, float(width), *times])
+            yield [f"{name}, {column}", f"{n} + {len(test)}", method, *marks, float(width), *times]
         difference = [plus_minus(a - b) for a, b in zip(*losses, strict=True)]
-        show(["", "", "ours - boosting", *difference, "", "", "", ""])
-
-
-def show(line: list[object]) -> None:
-    """Print a line of the table."""
-    print(markdown(HEADER, [line]).splitlines()[2], flush=True)
+        yield ["", "", "ours - boosting", *difference, "", "", "", ""]
 
 
 def load(name: str) -> pd.DataFrame | None:

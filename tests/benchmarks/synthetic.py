@@ -46,7 +46,7 @@ from tests.benchmarks.fidelity import (
     utility,
     weighted_nmi,
 )
-from tests.benchmarks.tables import estimator, machine, markdown, plus_minus, processor_timed
+from tests.benchmarks.tables import estimator, machine, plus_minus, print_lines, processor_timed
 
 HEADER = ["method", "nats", "detection", "AUC", "AUC, test rows", "shape", "trend", "quality"]
 HEADER += ["wNMI", "utility", "global utility", "copies", "s to fit", "s to draw"]
@@ -133,7 +133,6 @@ def main() -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of split, fit, draw and folds")
     parser.add_argument("--rows", type=int, help="training rows at most")
-    parser.add_argument("--looks", action="store_true", help="print what the classifier looks at")
     parser.add_argument("--quick", action="store_true", help="a few steps of ours, few rows")
     options = parser.parse_args()
     print(f"{machine()}; detection and utility by {BOOSTING}")
@@ -146,9 +145,7 @@ def main() -> None:
         n_others = table.train.shape[1] - len(table.numbers)
         print(f"\n## {name}: {len(table.numbers)} numbers, {n_others} categories; {sizes}")
         print(f"{same:.1%} of the test rows equal a training row\n")
-        print("\n".join(markdown(HEADER, [[""] * len(HEADER)]).splitlines()[:2]), flush=True)
-        for row in chain(judged(table, options), published(name)):
-            print(markdown(HEADER, [row]).splitlines()[2], flush=True)
+        print_lines(HEADER, chain(judged(table, options), published(name)))
 
 
 def judged(table: Table, options: argparse.Namespace) -> Iterable[list[object]]:
@@ -162,8 +159,6 @@ def judged(table: Table, options: argparse.Namespace) -> Iterable[list[object]]:
         )
         found = detection(table.train, drawn, options.seed)
         held = detection(table.test, drawn.iloc[: len(table.test)], options.seed)
-        if options.looks:
-            print(label, found.importances.head(8).round(3).to_dict())
         each = predictability(drawn, table.test, table.numbers) / by_real
         shapes, trends = (score(table.train, drawn, table.numbers) for score in (shape, trend))
         target = utility(

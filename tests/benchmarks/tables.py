@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,13 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     return "\n".join(lines + ["| " + " | ".join(map(cell, row)) + " |" for row in rows])
+
+
+def print_lines(header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a Markdown table, each line as soon as its row is known."""
+    print(markdown(header, []), flush=True)
+    for row in rows:
+        print(markdown(header, [row]).splitlines()[2], flush=True)
 
 
 def machine() -> str:

@@ -12,7 +12,6 @@ from sklearn.frozen import FrozenEstimator
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.cli.command import main
 from discrete_itd.recipes import Mixture
-from discrete_itd.scale import BatchScoring
 
 TREE = DiffusionDensity(denoiser="tree", random_state=0)
 NET = DiffusionDensity(denoiser="bayes_net", random_state=0)
@@ -157,16 +156,6 @@ def test_a_row_that_is_typical_only_of_another_stratum_is_found_by_its_stratum()
     assert len(alone) > 15
 
 
-def test_a_row_is_not_anomalous_for_its_rare_stratum():
-    """Typical of a rare stratum, it is improbable as a whole row."""
-    X = nominal(1500)
-    X.loc[:19, ["stratum", "x"]] = ["rare", "R"]
-    new = pd.DataFrame({"stratum": ["rare"], "x": ["R"], "y": ["u"]})
-    whole, own = (fit(X, given=given) for given in (None, "stratum"))
-    assert whole.p_values(new)[0] < 0.05
-    assert own.p_values(new)[0] > 0.5
-
-
 # -- strata that are new --------------------------------------------------------------------------
 
 
@@ -243,17 +232,6 @@ def test_other_questions_are_of_the_stratum_too(fitted):
     assert "given `shop`" in fitted.model_card()
     with pytest.raises(ValueError, match="offsets of 3 strata"):
         fit(nominal(200), given="stratum").set_threshold(fitted.threshold_)
-
-
-def test_streams_of_batches_give_the_answers_of_the_detector(fitted, tmp_path):
-    X = sales(30, seed=9)
-    X.loc[0, "shop"] = "new"
-    fitted.save(tmp_path / "m")
-    frame = BatchScoring(tmp_path / "m")(X)
-    np.testing.assert_array_equal(frame["p_value"], fitted.p_values(X))
-    np.testing.assert_array_equal(frame["alarm"], fitted.predict(X) == -1)
-    np.testing.assert_array_equal(frame["stratum_seen"], fitted.strata(X)["seen"])
-    assert not (frame.filter(regex="^reason_.$") == "shop").any(axis=None)
 
 
 def test_the_command_fits_and_scores_by_strata(tmp_path, capsys):

@@ -1,10 +1,8 @@
 """Files as programs of other countries and systems write them, and files without rows."""
 
 import gzip
-import io
 import re
 import shutil
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -297,14 +295,6 @@ def test_property_thousands_are_grouped_whatever_the_model_was_fitted_to(mark, g
             plain = str.maketrans(dict.fromkeys(".,' ", "") | {mark: "."})
             found = found.assign(price=found["price"].str.translate(plain).astype(float))
         pd.testing.assert_frame_equal(found, expected, rtol=1e-12)
-
-
-@pytest.mark.usefixtures("models")
-def test_the_standard_input_is_looked_at(monkeypatch):
-    text = TABLE.to_csv(index=False, sep=";").encode("utf-16")
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(text))))
-    run("score m - --out s.csv")
-    assert len(pd.read_csv("s.csv")) == N
 
 
 # -- no rows ----------------------------------------------------------------------------------------
