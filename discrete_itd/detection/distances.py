@@ -9,10 +9,14 @@ with the means :math:`c_k` of the groups,
 .. math:: r_j(x) = (u_j(x) - c_{kj})^2, \qquad r(x) = \sum_j r_j(x), \qquad z(x) = \frac{r(x) - \bar r}{\mathrm{sd}(r)},
 
 where k is the nearest group, and the mean and the standard deviation are of rows of the fit, of which none is compared
-with its own group. A row that is farther than the mean has :math:`\sigma z` more nats in the score (12), with
-:math:`\sigma` the standard deviation of that score in rows that the model draws: both views weigh the same. Those of
-column j are in proportion to :math:`r_j`. Only columns of numbers count, be they levels, of which at least five cells
-are known; where some are missing, the others stand for them.
+with its own group. A row that is farther than the mean has
+
+.. math:: \sigma \, \frac{D}{C} \, \mathrm{arsinh}(z)
+
+more nats in the score (12), with :math:`\sigma` the standard deviation of that score in rows that the model draws, D
+the columns of numbers and C all columns: both views weigh the same where all are numbers, and where far, only each
+doubling of the distance counts. Those of column j are in proportion to :math:`r_j`. Numbers may be levels, and at least
+five cells of a column are known; where some are missing, the others stand for them.
 
 No row is kept, and no mean of fewer than five cells or rows.
 """
@@ -58,7 +62,7 @@ class Distances:
     usual : (float, float)
         Mean and standard deviation of r.
     sigma : float
-        Nats of a standard deviation; 0 before it is known.
+        Nats of a row that is arsinh(z) = 1 far; 0 before they are known.
     """
 
     columns: tuple[int, ...]
@@ -102,9 +106,9 @@ class Distances:
         parts = squares(normal_scores(numbers, self.knots), self.means)
         parts *= is_known * (len(self.columns) / np.maximum(is_known.sum(1), 1))[:, None]
         total, (middle, spread) = parts.sum(1), self.usual
-        z = np.maximum(total - middle, 0.0) / spread
+        voice = self.sigma * np.arcsinh(np.maximum(total - middle, 0.0) / spread)
         shares = parts / np.where(total > 0, total, 1.0)[:, None]
-        found[:, list(self.columns)] = self.sigma * z[:, None] * shares
+        found[:, list(self.columns)] = voice[:, None] * shares
         return found
 
 

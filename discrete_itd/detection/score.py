@@ -215,7 +215,8 @@ class Scorer:
         self.quantiles = self.fitted_quantiles(typical)
         of_models = zip(self.models, typical, self.quantiles, strict=True)
         sigma = sum(share * row_scores(terms(n, q)).std() for (share, _), n, q in of_models)
-        self.distances = replace(found, sigma=float(sigma))
+        part = len(found.columns) / len(self.schema)
+        self.distances = replace(found, sigma=float(sigma * part))
 
     @property
     def rounding(self) -> float:

@@ -1,5 +1,7 @@
 """The second view of the score: how far the numbers of a row are from those of the rows of the fit."""
 
+import math
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,6 +10,7 @@ from sklearn.frozen import FrozenEstimator
 
 from discrete_itd import DiffusionOutlierDetector
 from discrete_itd.detection.distances import GROUP, halved, knots_of, normal_scores, squares
+from discrete_itd.detection.score import row_scores, terms
 
 pytestmark = pytest.mark.single_precision
 NUMBERS = ["x", "few", "y", "is_new"]
@@ -67,10 +70,13 @@ def test_property_a_term_is_that_of_a_loop_over_rows_and_means(fitted):
         parts = min(((u - mean) ** 2 for mean in far.means), key=lambda square: square.sum())
         parts = parts * ~np.isnan(row) * len(row) / (~np.isnan(row)).sum()
         z = max(0.0, (parts.sum() - far.usual[0]) / far.usual[1])
-        expected = far.sigma * z * parts / parts.sum()
+        expected = far.sigma * math.asinh(z) * parts / parts.sum()
         np.testing.assert_allclose(added.loc[i, NUMBERS].fillna(0.0), expected, atol=1e-6)
+    drawn = zip(scorer.models, scorer._typical(), scorer.quantiles, strict=True)
+    deviation = sum(share * row_scores(terms(nats, q)).std() for (share, _), nats, q in drawn)
+    assert far.sigma == pytest.approx(deviation * len(NUMBERS) / new.shape[1])
     assert (added["word"] == 0).all()
-    assert added.loc[3, "x"] == added["x"].max() > 1
+    assert added.loc[3, "x"] == added["x"].max() > 0.5
     np.testing.assert_array_equal(fitted.explain(new).sum(axis=1), -fitted.score_samples(new))
 
 
@@ -130,7 +136,7 @@ def test_property_rows_that_equal_each_other_leave_finite_terms_and_ties_have_on
     new = pd.DataFrame({"size": [1, 1], "price": [4.9, 7.3]})
     for seed in range(4):
         scores = detector(X, random_state=seed).score_samples(new)
-        assert -1e4 < scores[1] < scores[0] - 0.5
+        assert -1e4 < scores[1] < scores[0] - 0.1
     for value in (0.1, 0.42785769953):
         numbers = np.r_[np.full(900, value), random.normal(size=100)][:, None]
         knots = knots_of(numbers)
