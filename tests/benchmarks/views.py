@@ -1,12 +1,14 @@
 """What the second view of the anomaly score is worth: the same fits with and without it, beside nearest neighbours.
 
-    python -m tests.benchmarks.views                # twenty numeric tables, eight categorical, sixty of OddBench
+    python -m tests.benchmarks.views                # twenty numeric tables, eight categorical, sixty of OddBench, ten
     python -m tests.benchmarks.views numeric --seeds 0 1
 
 A detector is fitted once a table and seed, and scores the test rows with the distances of
 :mod:`discrete_itd.detection.distances` and without; "kNN4" are nearest neighbours in four scalings (``detectors.py``).
-Tables are divided as in ``anomaly.py`` (random halves, thirds) and ``odd.py``. AUROC and average precision are
-multiplied by 100, with standard errors over tables of the differences. Results are kept in ``.cache/views``.
+Tables are divided as in ``anomaly.py`` (random halves, thirds) and ``odd.py``; "planted" are the generated, fresh and
+messy ones of ``tomorrow.py``, without neighbours: raw tables of mixed columns with wrong cells. AUROC and average
+precision are multiplied by 100, with standard errors over tables of the differences. Results are kept in
+``.cache/views``.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ import pandas as pd
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from tests.benchmarks import data, detectors
+from tests.benchmarks import data, detectors, tomorrow
 from tests.benchmarks.tables import keep, kept, machine, markdown, mean_and_error
 
-KINDS = ("numeric", "categorical", "odd")
+KINDS = ("numeric", "categorical", "odd", "planted")
 SCORES = ("ours", "without distances", "kNN4")
 
 
@@ -45,19 +47,21 @@ def main() -> None:
             if options.tables and name not in options.tables:
                 continue
             each = [measured(kind, name, seed) for seed in options.seeds]
-            found[name] = {s: np.mean([e[s] for e in each if e], 0) for s in SCORES if any(each)}
+            known = [scores for scores in each if scores]
+            names = [s for s in SCORES if known and s in known[0]]
+            found[name] = {s: np.mean([scores[s] for scores in known], 0) for s in names}
         found = {name: scores for name, scores in found.items() if scores}
         if not found:
             print(f"{kind}: no tables are there")
             continue
-        for score in SCORES:
+        for score in next(iter(found.values())):
             own = np.array([scores[score] for scores in found.values()])
             behind = own - np.array([scores["without distances"] for scores in found.values()])
             gains = ["{:+.1f} ± {:.1f}".format(*mean_and_error(behind[:, k])) for k in range(2)]
             means = [f"{own[:, k].mean():.1f}" for k in range(2)]
             lines.append([f"{len(found)} {kind}", score, *means, *gains])
         by_table += [
-            [kind, name, *(f"{v:.1f}" for s in SCORES for v in scores[s])]
+            [kind, name, *(f"{v:.1f}" for values in scores.values() for v in values)]
             for name, scores in found.items()
         ]
     print(markdown(["tables", "score", "AUROC", "AP", "AUROC, gain", "AP, gain"], lines))
@@ -70,6 +74,8 @@ def names_of(kind: str) -> list[str]:
     """The tables of a kind that are there."""
     if kind == "numeric":
         return data.numeric_names()
+    if kind == "planted":
+        return [n for part in ("generated", "fresh", "messy") for n in tomorrow.SETS[part]]
     return data.categorical_names() if kind == "categorical" else data.odd_names()
 
 
@@ -78,12 +84,21 @@ def measured(kind: str, name: str, seed: int) -> dict[str, list[float]]:
     known = kept(f"views/{kind}-{name}")
     if str(seed) in known:
         return known[str(seed)]
-    if kind == "numeric":
+    table = encoded = None
+    if kind == "planted":
+        if (table := tomorrow.load(name, seed)) is None:
+            return {}
+        test, kinds = table.planted or (
+            table.rows[table.n_fit :],
+            np.asarray(table.kinds)[table.n_fit :],
+        )
+        rows = data.Anomalies(table.rows[: table.n_fit], test, kinds != "")
+    elif kind == "numeric":
         rows = data.halves(*data.load_numeric(name), seed)
         columns = [f"x{j}" for j in range(rows.train.shape[1])]
         encoded = rows.train, rows.test
-        frames = [pd.DataFrame(part, columns=pd.Index(columns)) for part in encoded]
-        rows = data.Anomalies(*frames, rows.is_odd)
+        train, test = (pd.DataFrame(part, columns=pd.Index(columns)) for part in encoded)
+        rows = data.Anomalies(train, test, rows.is_odd)
     elif kind == "categorical":
         rows = data.thirds(*data.load_categorical(name), seed + 4)
         encoded = detectors.one_hot(rows.train, rows.test)
@@ -92,15 +107,19 @@ def measured(kind: str, name: str, seed: int) -> dict[str, list[float]]:
         encoded = rows.train.to_numpy(float), rows.test.to_numpy(float)
     start = time.process_time()
     try:
-        model = DiffusionOutlierDetector(DiffusionDensity(random_state=seed)).fit(rows.train)
+        if table is None:
+            model = DiffusionOutlierDetector(DiffusionDensity(random_state=seed)).fit(rows.train)
+        else:
+            model, _ = tomorrow.fitted(table, np.arange(len(table.rows)), seed)
         scores = {"ours": -model.score_samples(rows.test)}
     except Exception as error:  # one table does not take the others down
         print(f"{name}: left out, {error!r}", file=sys.stderr, flush=True)
         return {}
     model._scorer = replace(model._scorer, distances=None)
     scores["without distances"] = -model.score_samples(rows.test)
-    neighbours = detectors.neighbours_in_scalings(*encoded, seed, detectors.NEIGHBOURS)
-    scores["kNN4"] = neighbours.scores
+    if encoded is not None:
+        neighbours = detectors.neighbours_in_scalings(*encoded, seed, detectors.NEIGHBOURS)
+        scores["kNN4"] = neighbours.scores
     print(f"{kind} {name}: {time.process_time() - start:.1f} s", file=sys.stderr, flush=True)
     found = {
         score: [
