@@ -3,8 +3,8 @@
 Start with ``DiffusionDensity``; ``DiffusionOutlierDetector`` finds anomalies and ``DriftWatch`` changes in a stream of
 rows, ``ImageDensity`` scores images by an existing diffusion model, and ``report`` writes an HTML page on a density or
 a detector. Of a table in hand, ``find_outliers`` names the odd rows and ``find_errors`` the cells that are probably
-wrong, without a fit before; ``compare_tables`` says how well drawn rows imitate real ones. ``recipes`` lists the models
-that a density can fit, ``datasets`` loads example tables.
+wrong, without a fit before, and ``find_rules`` what its rows obey; ``compare_tables`` says how well drawn rows imitate
+real ones. ``recipes`` lists the models that a density can fit, ``datasets`` loads example tables.
 
 Three ideas make it up, in the order in which data flow: an encoder maps the columns of a table to points
 (:mod:`discrete_itd.encoders`); a Gaussian channel adds noise (:mod:`discrete_itd.channel`), and a denoiser predicts the
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from discrete_itd.images.density import ImageDensity
     from discrete_itd.reporting.fidelity import compare_tables
     from discrete_itd.reporting.page import report
+    from discrete_itd.rules.rules import find_rules
 
 __version__ = "0.1.0"
 __docs_dir__ = os.path.join(os.path.dirname(__file__), "guide")
@@ -55,6 +56,7 @@ __all__ = [
     "datasets",
     "find_errors",
     "find_outliers",
+    "find_rules",
     "recipes",
     "repair_errors",
     "report",
@@ -68,6 +70,7 @@ _HOMES = {
     "compare_tables": "reporting.fidelity",
     "find_errors": "cells.errors",
     "find_outliers": "detection.outliers",
+    "find_rules": "rules.rules",
     "repair_errors": "cells.repair",
     "report": "reporting.page",
 }

@@ -262,7 +262,18 @@ def test_the_guide_compares_a_turnover_with_the_last_ones_of_its_group():
 def test_the_shell_example_is_understood(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     commands = re.findall(r"^discrete-itd (.*)$", TEXT, re.MULTILINE)
-    known = {"fit", "score", "impute", "sample", "report", "watch", "drift", "describe", "check"}
+    known = {
+        "fit",
+        "score",
+        "impute",
+        "sample",
+        "report",
+        "watch",
+        "drift",
+        "describe",
+        "check",
+        "rules",
+    }
     assert {c.split()[0] for c in commands} == known
     for command in commands:  # its files are not here, but its options are known
         assert main(shlex.split(command)) == 2

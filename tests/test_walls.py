@@ -27,6 +27,7 @@ LAYERS = [
     {"models", "recipes", "images"},
     {"estimators"},
     {"cells"},
+    {"rules"},
     {"detection"},
     {"plots", "scale", "testing"},
     {"reporting"},

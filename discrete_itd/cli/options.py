@@ -272,6 +272,19 @@ def _add_check(sub: argparse.ArgumentParser) -> None:
     _add_csv(sub)
 
 
+def _add_rules(sub: argparse.ArgumentParser) -> None:
+    add = sub.add_argument
+    add("table", metavar="TABLE", help=f"table to learn from: {ENDINGS}; or -")
+    add("--out", metavar="FILE",
+        help="all rules: a table, or by its ending .sql (a CREATE TABLE), .py (pandera), .yaml (DQX);\n"
+        "or - (default: the first are printed)")
+    add("--new", metavar="TABLE", help="rows to check; the exit code is 1 if one breaks a rule")
+    add("--broken", metavar="FILE", help=f"with --new, the broken rules of each row: {ENDINGS}; or -")
+    add("--min-holds", type=share, default=0.98, metavar="P",
+        help="least share of rows that follow a rule (default: %(default)s)")
+    _add_csv(sub)
+
+
 def _add_watch(sub: argparse.ArgumentParser) -> None:
     add = sub.add_argument
     _add_files(sub, "rows to watch, in order", detector=True)
@@ -402,6 +415,15 @@ odd as a whole have a line without a column, at the end.
 {TABLES}
 example:
   discrete-itd check customers.csv --out errors.csv --repair repaired.csv --report errors.html
+"""),
+    "rules": Command("rules", _add_rules, "what a table obeys, and which new rows do not", f"""\
+Find the rules that nearly all rows of a table follow: equations, keys, orders, implications, values, ranges, formats.
+Half of the rows finds them, the other half judges them. FILE has one line per rule, the most useful first: rule, kind,
+columns, support, exceptions, examples (rows from 1, without the header), holds, holds_low and gain in nats a row.
+
+{TABLES}
+example:
+  discrete-itd rules orders.csv --out rules.csv --new tomorrow.csv --broken broken.csv
 """),
     "sample": Command("filling", _add_sample, "draw new rows", """\
 Draw new rows from the model, as CSV to the standard output or to a file.

@@ -1,0 +1,123 @@
+"""Cells of a table as rules read them: codes of values, and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pandas.util import hash_array
+
+from discrete_itd.encoders.column import Column
+from discrete_itd.encoders.relations import numbers_of
+from discrete_itd.reading.frames import plain
+
+Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
+
+
+class RuleCells:
+    """The cells of a table, by column.
+
+    Parameters
+    ----------
+    schema : sequence of Column, length C
+    levels : list of Index, length C
+        The different values of each column. Tables that share them have the same code for the same value.
+    codes : array of int64, shape (N, C)
+        Position of each cell in the levels of its column; -1 of a missing cell.
+    numbers : array of float64, shape (N, C)
+        Numbers, and times in days; NaN where there is none.
+    """
+
+    def __init__(
+        self,
+        schema: Sequence[Column],
+        levels: list[pd.Index],
+        codes: Ints,
+        numbers: Floats,
+        values: dict[int, list[Any]] | None = None,
+    ) -> None:
+        self.schema, self.levels, self.codes, self.numbers = schema, levels, codes, numbers
+        self._places = {column.name: j for j, column in enumerate(schema)}
+        self._values = dict[int, list[Any]]() if values is None else values
+
+    @classmethod
+    def read(
+        cls, frame: pd.DataFrame, schema: Sequence[Column], levels: list[pd.Index] | None = None
+    ) -> RuleCells:
+        """The cells of a table; those that are none of the given ``levels`` are added behind these."""
+        codes = np.empty((len(frame), len(schema)), np.int64, order="F")
+        merged, typed = list[pd.Index](), dict[Hashable, pd.Series]()
+        for j, column in enumerate(schema):
+            if column.name not in frame.columns:
+                raise ValueError(f"column {column.name!r}: the table has no such column")
+            typed[column.name] = column.read(cast(pd.Series, frame[column.name]))
+            cells, _ = column.readable(typed[column.name])
+            own, distinct = pd.factorize(cells.values)
+            index = pd.Index(distinct)
+            if levels is not None:
+                known = levels[j].get_indexer(index)
+                new = index[known < 0]
+                known[known < 0] = len(levels[j]) + np.arange(len(new))
+                own, index = known[own], levels[j].append(new)
+            codes[:, j] = np.append(own, -1)[cells.where]
+            merged.append(index)
+        return cls(schema, merged, codes, numbers_of(pd.DataFrame(typed), schema))
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def place(self, name: Hashable) -> int:
+        """The position of a column."""
+        return self._places[name]
+
+    def codes_of(self, name: Hashable) -> Ints:
+        """The codes (N,) of a column."""
+        return self.codes[:, self._places[name]]
+
+    def numbers_of(self, name: Hashable) -> Floats:
+        """The numbers (N,) of a column."""
+        return self.numbers[:, self._places[name]]
+
+    def values_of(self, name: Hashable) -> list[Any]:
+        """The different values of a column, in the order of their codes."""
+        j = self._places[name]
+        if j not in self._values:
+            self._values[j] = [plain(value) for value in self.levels[j]]
+        return self._values[j]
+
+    def places_of(self, name: Hashable, values: Sequence[Any]) -> Ints:
+        """The codes of values of a column; -2 of those that it does not have."""
+        index = self.levels[self._places[name]]
+        places = [index.get_loc(value) if value in index else -2 for value in values]
+        return np.array(places, np.int64)
+
+    def take(self, rows: Ints | Bools) -> RuleCells:
+        """The cells of some rows."""
+        return RuleCells(
+            self.schema, self.levels, self.codes[rows], self.numbers[rows], self._values
+        )
+
+    def shuffled(self, name: Hashable, order: Ints) -> RuleCells:
+        """The cells with those of one column in another ``order`` (N,) of the rows."""
+        j, codes, numbers = self._places[name], self.codes.copy(), self.numbers.copy()
+        codes[:, j], numbers[:, j] = codes[order, j], numbers[order, j]
+        return RuleCells(self.schema, self.levels, codes, numbers, self._values)
+
+    def order_by_content(self) -> Ints:
+        """The rows in an order at random that depends on what is in them alone."""
+        keys = np.zeros(len(self), np.uint64)
+        for column, index, codes in zip(self.schema, self.levels, self.codes.T, strict=True):
+            texts = np.array([ascii(column.name), *map(ascii, index)], object)
+            hashes = hash_array(texts)  # pyright: ignore[reportCallIssue, reportArgumentType]
+            # an odd factor of each column: rows that have one another's cells in other columns differ
+            keys += np.append(hashes[1:], hashes[:1])[codes] * (hashes[0] | np.uint64(1))
+        order = np.argsort(keys, kind="stable")
+        is_new = np.append(True, keys[order][1:] != keys[order][:-1])
+        first = np.flatnonzero(is_new)[np.cumsum(is_new) - 1]
+        copy = np.empty(len(self), np.uint64)  # the how manyth row with this content
+        copy[order] = np.arange(len(self)) - first
+        mixed = hash_array(keys ^ hash_array(copy))  # pyright: ignore[reportCallIssue, reportArgumentType]
+        return np.argsort(mixed, kind="stable")

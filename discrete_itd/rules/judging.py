@@ -1,0 +1,118 @@
+r"""Rules judged by rows that did not find them.
+
+Of a rule, k of n judging rows follow, and :math:`k_0` of :math:`n_0` in a reference: rows with the column that should
+follow shuffled, for a rule without conditions; those that do not meet one of several conditions; or all, by a statement
+with a determinant less. Twice
+
+.. math:: G = n\, D(k/n \,\|\, \bar p) + n_0\, D(k_0/n_0 \,\|\, \bar p)
+
+is the likelihood ratio of two shares instead of one, and :math:`e^{-G}` bounds, but for factors, how probable it is if
+the rule holds by chance. Of m rules that are judged, those are kept for which it is below :data:`BY_CHANCE` / m.
+
+References
+----------
+Clopper & Pearson, "The use of confidence or fiducial limits illustrated in the case of the binomial", Biometrika 1934.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special, stats
+
+from discrete_itd.rules.cells import RuleCells
+from discrete_itd.rules.search import FEWEST_ROWS, MOST_OF_CHANCE
+from discrete_itd.rules.statements import Key, Rule, meets
+from discrete_itd.statistics import CONFIDENCE
+
+BY_CHANCE = 0.01  # expected number of rules in a table of independent columns
+LEAST_GAIN = 0.005  # nats a row
+N_SHUFFLES = 3
+
+
+@dataclass(frozen=True)
+class JudgedRule:
+    """A rule and what judging rows say of it.
+
+    Of the ``n`` rows of which it speaks ``k`` follow; with probability .95, taken over all rules that were judged, a
+    share ``low`` follows. ``gain`` is in nats a row of the table; 0 for a rule of one column, which has no reference.
+    """
+
+    rule: Rule
+    n: int
+    k: int
+    low: float
+    gain: float
+
+    @property
+    def holds(self) -> float:
+        """The share of the rows that follow."""
+        return self.k / self.n
+
+
+def counted(rule: Rule, cells: RuleCells) -> tuple[int, int]:
+    """The rows that a rule speaks of, and those that follow."""
+    follows = rule.follows(cells)
+    return int(np.isfinite(follows).sum()), int(np.nansum(follows))
+
+
+def judge(
+    rules: Sequence[Rule], cells: RuleCells, least: float = 0.0, finders: RuleCells | None = None
+) -> list[JudgedRule]:
+    """The rules that a share ``least`` follows and that hold beyond chance, with ``finders`` the rows that found them.
+
+    Without ``finders`` all rules are kept.
+    """
+    found = list[JudgedRule]()
+    for rule in rules:
+        n, k = counted(rule, cells)
+        if finders is not None and (n < FEWEST_ROWS / 2 or k < least * n):
+            continue
+        if not n:
+            found.append(JudgedRule(rule, 0, 0, 0.0, 0.0))
+            continue
+        references = _references(rule, cells, finders)
+        gains = [_evidence(n, k, *reference) for reference in references]
+        is_better = all((n - k) * n0 <= MOST_OF_CHANCE * (n0 - k0) * n for n0, k0 in references)
+        evidence = min(gains, default=math.inf)
+        least_evidence = max(math.log(len(rules) / BY_CHANCE), LEAST_GAIN * len(cells))
+        is_kept = is_better and evidence > least_evidence
+        if finders is None or is_kept:
+            low = stats.beta.ppf((1 - CONFIDENCE) / len(rules), k, n - k + 1) if k else 0.0
+            gain = evidence / len(cells) if references else 0.0
+            found.append(JudgedRule(rule, n, k, float(low), gain))
+    return found
+
+
+def _references(rule: Rule, cells: RuleCells, finders: RuleCells | None) -> list[tuple[int, int]]:
+    """Numbers of rows, and of those that follow, of each reference of a rule."""
+    references = list[tuple[int, int]]()
+    for condition in rule.given:
+        others = tuple(c for c in rule.given if c is not condition)
+        outside = cells.take(meets(others, cells) & ~meets((condition,), cells))
+        references.append(counted(Rule(rule.statement), outside))
+    if isinstance(rule.statement, Key):
+        fit_to = cells if finders is None else finders
+        references += [counted(Rule(w.fitted(fit_to)), cells) for w in rule.statement.weaker()]
+    if (column := rule.statement.consequent) is not None:
+        inside = cells.take(meets(rule.given, cells)) if rule.given else cells
+        rng = np.random.default_rng(0)
+        shuffled = [
+            counted(Rule(rule.statement), inside.shuffled(column, rng.permutation(len(inside))))
+            for _ in range(N_SHUFFLES)
+        ]
+        references.append((sum(n for n, _ in shuffled), sum(k for _, k in shuffled)))
+    return references
+
+
+def _evidence(n: int, k: int, n_reference: int, k_reference: int) -> float:
+    """G, in nats: 0 where the rule holds no more often than in the reference, which has rows."""
+    if not n_reference or k * n_reference <= k_reference * n:
+        return 0.0
+    counts = np.array([[k, n - k], [k_reference, n_reference - k_reference]], float)
+    pooled = counts.sum(0) / counts.sum()
+    expected = counts.sum(1, keepdims=True) * pooled
+    return float(special.xlogy(counts, counts / np.where(expected > 0, expected, 1)).sum())

@@ -1,0 +1,156 @@
+"""Expressions of other languages: SQL, as SQLite and DuckDB both have it, and pandas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from discrete_itd.encoders.column import Column
+from discrete_itd.reading.frames import family
+
+
+class Inexpressible(ValueError):  # noqa: N818
+    """A rule that a language cannot say; the text is the reason."""
+
+
+class Language:
+    """How a language writes what statements are made of.
+
+    Parameters
+    ----------
+    schema : mapping from names to Column
+        Of the table as the rules read it.
+    dtypes : mapping from names to dtypes
+        Of the table as it is.
+    """
+
+    marks: ClassVar[tuple[str, str, str]]  # of "and", "or" and "not"
+    # a missing cell, one of some values, the nearest whole number, and a number that is not zero
+    missing: ClassVar[str]
+    is_one_of: ClassVar[str]
+    nearest: ClassVar[str]
+    not_zero: ClassVar[str]
+
+    def __init__(self, schema: Mapping[Hashable, Column], dtypes: Mapping[Hashable, Any]) -> None:
+        self.schema, self.dtypes = schema, dtypes
+
+    def column(self, name: Hashable) -> str:
+        """A column."""
+        raise NotImplementedError
+
+    def literal(self, value: Any) -> str:
+        """A value."""
+        raise NotImplementedError
+
+    def matches(self, name: Hashable, pattern: str, globs: Callable[[], list[str]]) -> str:
+        """Whether a text matches a regular expression, or one of the patterns of GLOB that say the same."""
+        raise NotImplementedError
+
+    def unique(self, names: Sequence[Hashable]) -> str:
+        """Whether no other row has the same cells."""
+        raise NotImplementedError
+
+    def is_missing(self, column: str) -> str:
+        """Whether a cell is missing."""
+        return self.missing.format(column)
+
+    def is_in(self, column: str, values: Sequence[Any]) -> str:
+        """Whether a cell is one of some values."""
+        return self.is_one_of.format(column, ", ".join(map(self.literal, values)))
+
+    def both(self, *parts: str) -> str:
+        """Whether all parts hold."""
+        return f"({self.marks[0].join(f'({part})' for part in parts)})"
+
+    def either(self, *parts: str) -> str:
+        """Whether some part holds."""
+        return f"({self.marks[1].join(f'({part})' for part in parts)})"
+
+    def negated(self, part: str) -> str:
+        """Whether a part does not hold."""
+        return f"({self.marks[2]}({part}))"
+
+    def unless_missing(self, names: Sequence[Hashable], part: str) -> str:
+        """Whether a part holds, or one of some cells is missing."""
+        return self.either(*(self.is_missing(self.column(n)) for n in dict.fromkeys(names)), part)
+
+    def number(self, name: Hashable) -> str:
+        """A column that holds numbers as such."""
+        return self._of_family(name, "integer", "float")
+
+    def ordered(self, name: Hashable) -> str:
+        """A column whose cells have the order of their numbers or times."""
+        return self._of_family(name, "integer", "float", "datetime", "timedelta")
+
+    def _of_family(self, name: Hashable, *families: str) -> str:
+        if family(self.dtypes[name]) not in families:
+            raise Inexpressible(f"{name} is text")
+        return self.column(name)
+
+    def check_plain(self, *names: Hashable) -> None:
+        """Raise :class:`Inexpressible` where text was read as something else, or numbers stand for missing cells."""
+        for name in names:
+            column = self.schema[name]
+            if column.notation is not None or column.na or column.codes:
+                raise Inexpressible(f"{name} has a notation of its own")
+
+
+class SQL(Language):
+    """SQL as SQLite and DuckDB both have it, or as Spark has it."""
+
+    marks = " AND ", " OR ", "NOT "
+    missing, is_one_of, nearest, not_zero = "{} IS NULL", "{} IN ({})", "round({})", "nullif({}, 0)"
+
+    def __init__(
+        self, schema: Mapping[Hashable, Column], dtypes: Mapping[Hashable, Any], spark: bool = False
+    ) -> None:
+        super().__init__(schema, dtypes)
+        self.spark = spark
+
+    def column(self, name: Hashable) -> str:
+        self.check_plain(name)
+        mark = "`" if self.spark else '"'
+        return mark + str(name).replace(mark, 2 * mark) + mark
+
+    def literal(self, value: Any) -> str:
+        if isinstance(value, bool):
+            return str(value).upper()
+        if isinstance(value, int | float):
+            return repr(value)
+        if not isinstance(value, str):
+            raise Inexpressible("times are listed")
+        value = value.replace("\\", "\\\\") if self.spark else value
+        return "'" + value.replace("'", "\\'" if self.spark else "''") + "'"
+
+    def matches(self, name: Hashable, pattern: str, globs: Callable[[], list[str]]) -> str:
+        column = self.column(name)
+        if self.spark:
+            return f"{column} RLIKE {self.literal(f'^({pattern})$')}"
+        return self.either(*(f"{column} GLOB {self.literal(glob)}" for glob in globs()))
+
+    def unique(self, names: Sequence[Hashable]) -> str:
+        raise Inexpressible("uniqueness is no property of a row")
+
+
+class Pandas(Language):
+    """Expressions of a pandas frame ``t``."""
+
+    marks = " & ", " | ", "~"
+    missing, is_one_of, nearest, not_zero = "{}.isna()", "{}.isin([{}])", "({}).round()", "{}"
+
+    def column(self, name: Hashable) -> str:
+        self.check_plain(name)
+        return f"t[{name!r}]"
+
+    def literal(self, value: Any) -> str:
+        if not isinstance(value, str | int | float):
+            raise Inexpressible("times are listed")
+        return repr(value)
+
+    def matches(self, name: Hashable, pattern: str, globs: Callable[[], list[str]]) -> str:
+        return f"{self.column(name)}.astype(str).str.fullmatch({pattern!r})"
+
+    def unique(self, names: Sequence[Hashable]) -> str:
+        self.check_plain(*names)
+        columns = [*names]
+        return f"t[{columns!r}].isna().any(axis=1) | ~t.duplicated({columns!r}, keep=False)"

@@ -1,0 +1,156 @@
+"""Rules that others imply are left out: ends of chains, restatements, consequences of equations and keys."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from discrete_itd.rules.cells import RuleCells
+from discrete_itd.rules.judging import JudgedRule
+from discrete_itd.rules.statements import Equation, Key, OneOf, OneToOne, Order, Present, Together
+
+Names = frozenset[Hashable]
+
+
+class Arrow(NamedTuple):
+    """What follows where all ``given`` nodes do, columns or conditions; None of ``rule`` if it is plain logic."""
+
+    given: frozenset[Any]
+    then: Any
+    rule: JudgedRule | None = None
+
+
+def pruned(judged: Sequence[JudgedRule], cells: RuleCells) -> list[JudgedRule]:
+    """The rules that no others imply, of several with the same content the strongest."""
+    best = sorted(judged, key=lambda j: -j.gain)
+    equations = [frozenset(j.rule.columns) for j in best if isinstance(j.rule.statement, Equation)]
+    unique = [frozenset(j.rule.columns) for j in best if j.rule.kind == "unique"]
+    pairs = [frozenset(j.rule.columns) for j in best if isinstance(j.rule.statement, Key)]
+    pairs = [columns for columns in pairs if len(columns) > 2]
+    kept = [j for j in best if not _is_restated(j, equations, unique, pairs)]
+    for kind in (Order, Key | OneToOne):
+        kept = _without_implied(kept, [*_between_columns(kept, kind)])
+    return _without_implied(kept, [*_between_conditions(kept, cells)])
+
+
+def _is_restated(
+    one: JudgedRule, equations: Sequence[Names], unique: Sequence[Names], pairs: Sequence[Names]
+) -> bool:
+    """Whether a rule is among the columns of another one that says more.
+
+    Of an equation: orders, and keys of all its columns. Of unique columns: more that are. Of keys of two columns:
+    implications, which are parts of the key, or say which pairs of values have the same.
+    """
+    columns, statement = frozenset(one.rule.columns), one.rule.statement
+    if isinstance(statement, Order) and any({*statement.columns} <= e for e in equations):
+        return True
+    if isinstance(statement, Key | OneToOne) and {*statement.columns} in equations:
+        return True
+    if one.rule.kind == "implication" and any(columns <= pair for pair in pairs):
+        return True
+    return one.rule.kind == "unique" and any(u < columns for u in unique)
+
+
+def _between_columns(judged: Iterable[JudgedRule], kind: Any) -> Iterator[Arrow]:
+    """The arrows of orders, or of keys, that hold in the whole table."""
+    for one in judged:
+        statement = one.rule.statement
+        if one.rule.given or not isinstance(statement, kind):
+            continue
+        *given, then = statement.columns
+        yield Arrow(frozenset(given), then, one)
+        if isinstance(statement, OneToOne):
+            yield Arrow(frozenset({then}), given[0], one)
+
+
+def _between_conditions(judged: Sequence[JudgedRule], cells: RuleCells) -> Iterator[Arrow]:
+    """The arrows of implications and their contrapositives, and those of logic and of keys between their conditions."""
+    nodes = dict[Any, None]()
+    for one in judged:
+        rule = one.rule
+        if rule.kind != "implication":
+            continue
+        if isinstance(rule.statement, Together):
+            sides = rule.statement.left, rule.statement.right
+            yield from (Arrow(frozenset({a}), b, one) for a, b in (sides, sides[::-1]))
+            nodes |= dict.fromkeys(sides)
+            continue
+        yield Arrow(frozenset(rule.given), rule.statement, one)
+        nodes |= dict.fromkeys((*rule.given, rule.statement))
+        if len(rule.given) == 1:
+            back = _opposite(rule.statement, cells), _opposite(rule.given[0], cells)
+            if None not in back:
+                yield Arrow(frozenset({back[0]}), back[1], one)
+    keys = [key for j in judged if not j.rule.given for key in _keys_of(j.rule.statement)]
+    for a in nodes:
+        for b in nodes:
+            if a != b and a.column == b.column and _is_within(a, b):
+                yield Arrow(frozenset({a}), b)
+        if a.kind == "values" and len(a.values) == 1:
+            for key in keys:
+                if key.determinants == (a.column,):
+                    yield from (Arrow(frozenset({a}), b) for b in nodes if _is_said(key, a, b))
+    pairs = {(frozenset(key.determinants), key.column) for key in keys}
+    for one in judged:  # values that columns determine in every row
+        given = {c.column for c in one.rule.given if c.kind == "values"}
+        follow = closure(given, [Arrow(*pair) for pair in pairs]) if len(given) > 1 else set()
+        if one.rule.statement.kind == "values" and one.rule.statement.columns[0] in follow:
+            yield Arrow(frozenset(one.rule.given), one.rule.statement)
+
+
+def _keys_of(statement: Any) -> tuple[Key, ...]:
+    if isinstance(statement, OneToOne):
+        return statement.there, statement.back
+    return (statement,) if isinstance(statement, Key) else ()
+
+
+def _is_said(key: Key, given: OneOf, then: Any) -> bool:
+    """Whether a key says of a value of its determinant that a condition on its column holds."""
+    if then.kind != "values" or then.column != key.column or not key.levels:
+        return False
+    known, values = key.levels
+    places = {
+        known[code]: values[value] for (code,), value in zip(key.known, key.values, strict=True)
+    }
+    return given.values[0] in places and places[given.values[0]] in then.values
+
+
+def _is_within(a: Any, b: Any) -> bool:
+    """Whether a condition on a column is a case of another one on it."""
+    if isinstance(b, Present):
+        return a.kind == "values"
+    return a.kind == b.kind == "values" and {*a.values} < {*b.values}
+
+
+def _opposite(condition: Any, cells: RuleCells) -> Any:
+    """The condition that holds where this one does not, of a column with two levels; else None."""
+    if isinstance(condition, Present):
+        return OneOf(condition.column, (None,))
+    if condition.kind == "missing":
+        return Present(condition.column)
+    others = {*cells.values_of(condition.column)} - {*condition.values}
+    is_complete = bool((cells.codes_of(condition.column) >= 0).all())
+    return OneOf(condition.column, tuple(others)) if is_complete and len(others) == 1 else None
+
+
+def closure(start: Iterable[Any], arrows: Sequence[Arrow]) -> set[Any]:
+    """All nodes that follow from some of them."""
+    reached, n = {*start}, -1
+    while len(reached) > n:
+        n = len(reached)
+        reached |= {arrow.then for arrow in arrows if arrow.given <= reached}
+    return reached
+
+
+def _without_implied(judged: list[JudgedRule], arrows: list[Arrow]) -> list[JudgedRule]:
+    """The rules but for those whose arrows, both of two, follow from the others; the weakest are left out first."""
+    gone = set[int]()
+    for one in reversed(judged):
+        own = [a for a in arrows if a.rule is one]
+        others = [a for a in arrows if a.rule is not one]
+        # the first arrow of an implication has its contrapositive with it
+        asked = own if one.rule.kind != "implication" or not one.rule.given else own[:1]
+        if own and all(a.then in closure(a.given, others) for a in asked):
+            gone.add(id(one))
+            arrows = others
+    return [j for j in judged if id(j) not in gone]

@@ -1,0 +1,259 @@
+"""``find_rules``, and the rules that it finds."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import pandas as pd
+
+from discrete_itd.devices import one_thread
+from discrete_itd.encoders import Column, TableEncoder, written
+from discrete_itd.encoders.column import is_missing
+from discrete_itd.reading.frames import read_rows
+from discrete_itd.rules.cells import Bools, RuleCells
+from discrete_itd.rules.exports import dqx_of, great_expectations_of, pandera_of, sql_of
+from discrete_itd.rules.judging import JudgedRule, judge
+from discrete_itd.rules.pruning import pruned
+from discrete_itd.rules.search import search
+from discrete_itd.rules.statements import Present, Rule
+from discrete_itd.rules.wording import parse
+from discrete_itd.validation import check_share
+
+MOST_ROWS = 20_000  # rows that find rules, and as many that judge them
+N_EXAMPLES = 5
+# kinds of rules of one column, which have no gain, in the order in which they are listed
+ONE_COLUMN = ("unique", "values", "range", "format", "step", "present")
+
+
+class Check(NamedTuple):
+    """What rules say of new rows.
+
+    Attributes
+    ----------
+    table : DataFrame
+        A line for each broken rule of each row: ``row`` (label of the index), ``rule``, ``columns`` and a ``sentence``.
+    mask : Series of bool, shape (N,)
+        The rows that break a rule.
+    bound : float
+        Probability that a right new row breaks one, see :attr:`Rules.bound`.
+    """
+
+    table: pd.DataFrame
+    mask: pd.Series
+    bound: float
+
+
+@one_thread
+def find_rules(table: Any, *, min_holds: float = 0.98) -> Rules:
+    """The rules that a table obeys: equations, keys, orders, implications, ranges, formats and the like.
+
+    Rules are searched in one half of the rows and judged by the other. A rule is kept if a share ``min_holds`` of both
+    halves follows; if its exceptions are a tenth of those that independent columns would have, at most; and if such a
+    rule is found in at most one of a hundred tables of independent columns. What other kept rules imply is left out:
+    the ends of chains, values that keys determine, orders and keys among the columns of an equation, contrapositives.
+
+    Parameters
+    ----------
+    table : DataFrame or array-like, shape (N, C)
+        A pandas frame, a table of another library that narwhals knows, or an array. Numbers and dates may be text.
+    min_holds : float, default=0.98
+        Least share of the rows of which a rule speaks that follow it.
+
+    Returns
+    -------
+    Rules
+
+    Raises
+    ------
+    ValueError, TypeError
+        Naming the column or parameter that is invalid.
+
+    Notes
+    -----
+    Of more than 40 000 rows, as many are searched and judged, chosen at random by their content; exceptions are counted
+    in all. Rules are the same in any order of the rows. Of columns that determine each other, the one with most values
+    (of several the first) stands for all in other rules.
+
+    Examples
+    --------
+    >>> town, code = ["Bonn", "Köln", "Ulm", "Ulm"] * 50, [53, 50, 89, 88] * 50
+    >>> table = pd.DataFrame({"town": town, "code": code})
+    >>> table.loc[7, "town"] = "Bonn"
+    >>> rules = find_rules(table)
+    >>> rules.table[["rule", "support", "exceptions", "examples"]].head(1)
+                       rule  support  exceptions examples
+    0  code determines town      200           1      [7]
+    >>> rules.check(pd.DataFrame({"town": ["Köln", "Köln"], "code": [50, 89]})).table.loc[0, "sentence"]
+    'town = Köln, but town = Ulm where code = 89'
+    """
+    min_holds = check_share("min_holds", min_holds)
+    frame, _ = read_rows(table, find_rules)
+    with (
+        warnings.catch_warnings()
+    ):  # of columns that a model would leave out, and of unreadable cells
+        warnings.simplefilter("ignore")
+        schema = TableEncoder.infer(frame).schema
+        cells = RuleCells.read(frame, schema)
+    order = cells.order_by_content()[: 2 * MOST_ROWS]
+    finders, judges = cells.take(order[::2]), cells.take(order[1::2])
+    judged = judge(search(finders, min_holds), judges, min_holds, finders)
+    judged = pruned(judged, finders)
+    broken = _broken([one.rule for one in judged], judges)
+    fitted = [
+        replace(one, rule=Rule(one.rule.statement.fitted(cells), one.rule.given)) for one in judged
+    ]
+    place = {kind: k for k, kind in enumerate(ONE_COLUMN)}
+    best = sorted(
+        range(len(judged)), key=lambda i: (-judged[i].gain, place.get(judged[i].rule.kind, -1), i)
+    )
+    return Rules([fitted[i] for i in best], frame, cells, broken[:, best])
+
+
+def _broken(rules: Sequence[Rule], cells: RuleCells) -> Bools:
+    """Which rows (N,) break which rules (R,)."""
+    out = np.zeros((len(cells), len(rules)), bool)
+    for r, rule in enumerate(rules):
+        out[:, r] = rule.follows(cells) == 0
+    return out
+
+
+class Rules:
+    """Rules of a table; :func:`find_rules` makes them.
+
+    Attributes
+    ----------
+    table : DataFrame
+        One rule a line, the most useful first: ``rule``, a sentence in the table's words that :meth:`judge` reads;
+        ``kind``; ``columns``; ``support``, the rows it speaks of; ``exceptions``, those of them that break it, and
+        ``examples``, the labels of the first; ``holds``, the share that follows among rows that did not find it, with
+        ``holds_low``, a lower bound with probability .95 for all rules together, however many were tried; and ``gain``,
+        nats a row by which this is more probable than if the columns were independent (0 for a rule of one column).
+    rules : list of Rule
+        The same, in this order.
+    bound : float
+        Probability that a new row from where the table came breaks a rule, among n rows that did not find them of which
+        k do: (k + 1) / (n + 1), as of exchangeable rows. They have chosen the rules, which makes it a little small.
+    """
+
+    def __init__(
+        self, judged: Sequence[JudgedRule], frame: pd.DataFrame, cells: RuleCells, broken: Bools
+    ) -> None:
+        self._judged, self._frame, self._cells, self._broken = [*judged], frame, cells, broken
+        self.rules = [one.rule for one in judged]
+        self.bound = (int(broken.any(1).sum()) + 1) / (len(broken) + 1)
+        self.table = pd.DataFrame(
+            [self._line(one) for one in judged],
+            columns=[
+                *("rule", "kind", "columns", "support", "exceptions", "examples", "holds"),
+                *("holds_low", "gain"),
+            ],
+        )
+
+    def _line(self, one: JudgedRule) -> list[Any]:
+        follows = one.rule.follows(self._cells)
+        exceptions = np.flatnonzero(follows == 0)
+        examples = self._frame.index[exceptions[:N_EXAMPLES]].tolist()
+        support = int(np.isfinite(follows).sum())
+        names = list(dict.fromkeys(one.rule.columns))
+        words = [one.rule.text, one.rule.kind, names, support, len(exceptions), examples]
+        return [*words, one.holds, one.low, one.gain]
+
+    def __len__(self) -> int:
+        return len(self.rules)
+
+    def __repr__(self) -> str:
+        return "\n".join(["Rules", *(f"  {rule.text}" for rule in self.rules)])
+
+    def keep(self, which: Iterable[Any]) -> Rules:
+        """Some of the rules, by their positions in :attr:`table` or by a mask of its lines."""
+        places = np.arange(len(self))[np.asarray([*which])]
+        judged = [self._judged[i] for i in places]
+        return Rules(judged, self._frame, self._cells, self._broken[:, places])
+
+    def check(self, new: Any) -> Check:
+        """The rows of a new table that break rules.
+
+        A rule says nothing of rows with a missing cell (unless it is about missing ones), nor of keys that the table
+        did not have twice. ValueError if a column of the rules is not there.
+        """
+        frame, _ = read_rows(new, self.check)
+        cells = self.cells_of(frame)
+        broken, lines = _broken(self.rules, cells), list[list[Any]]()
+        for i, r in np.argwhere(broken).tolist():
+            rule = self.rules[r]
+            names = list(dict.fromkeys(rule.columns))
+            lines.append([frame.index[i], rule.text, names, _sentence(rule, cells, frame, i)])
+        found = pd.DataFrame(lines, columns=["row", "rule", "columns", "sentence"])
+        return Check(found, pd.Series(broken.any(1), index=frame.index), self.bound)
+
+    def judge(self, *texts: str) -> Rules:
+        """Rules that a person wrote, judged by all rows of the table as those that were found are by half of them.
+
+        Parameters
+        ----------
+        *texts : str
+            In the words of :attr:`table`, like "a + b = total" or "if country = DE: vat in {7, 19}".
+
+        Raises
+        ------
+        ValueError
+            Naming what is no rule, or no column.
+        """
+        rules = [parse(text, self._cells) for text in texts]
+        return Rules(
+            judge(rules, self._cells), self._frame, self._cells, _broken(rules, self._cells)
+        )
+
+    def to_sql(self, name: str = "rules") -> str:
+        """A CREATE TABLE with a CHECK for each rule, as SQLite and DuckDB run it.
+
+        What SQL cannot say (keys of many values, text in a notation) is a comment with the reason. A rule with
+        exceptions refuses these: leave it out by :meth:`keep`.
+        """
+        return sql_of(self.rules, {c.name: c for c in self.columns}, self._frame, name)
+
+    def to_pandera(self) -> str:
+        """A Python module with a pandera ``schema`` of the table."""
+        return pandera_of(self.rules, {c.name: c for c in self.columns}, self._frame)
+
+    def to_great_expectations(self) -> str:
+        """A Python module with an expectation ``suite`` of Great Expectations, for pandas."""
+        return great_expectations_of(self.rules, {c.name: c for c in self.columns}, self._frame)
+
+    def to_dqx(self) -> str:
+        """Checks of Databricks' DQX, as YAML."""
+        return dqx_of(self.rules, {c.name: c for c in self.columns}, self._frame)
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns of the table, as they were read."""
+        return tuple(self._cells.schema)
+
+    def cells_of(self, table: Any) -> RuleCells:
+        """The cells of a table as the rules read them; columns of no rule may be lacking."""
+        frame, _ = read_rows(table, self.cells_of)
+        needed = {name: None for rule in self.rules for name in rule.columns}
+        for name in needed:
+            if name not in frame.columns:
+                raise ValueError(f"column {name!r}: a rule is about it, and the table lacks it")
+        names = [column.name for column in self.columns]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return RuleCells.read(frame.reindex(columns=names), self.columns, self._cells.levels)
+
+
+def _sentence(rule: Rule, cells: RuleCells, frame: pd.DataFrame, i: int) -> str:
+    """How a row breaks a rule, as an English sentence without its full stop."""
+    instead = "" if rule.given else rule.statement.instead(cells, i)
+    parts, column = list[str](), rule.statement.consequent
+    for name in dict.fromkeys((column,) if instead else rule.statement.columns):
+        value = cast(pd.Series, frame[name]).iloc[i]
+        text = written(value, cells.schema[cells.place(name)])
+        parts.append(f"{name} is missing" if is_missing(value) else f"{name} = {text}")
+    if isinstance(rule.statement, Present) and not rule.given:
+        return f"{parts[0]}, but never is"
+    return f"{', '.join(parts)}, but {instead or rule.text}"

@@ -1,0 +1,605 @@
+"""What rules state of rows, each kind one class: its words, which rows follow it, and itself as code."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from discrete_itd.encoders.relations import FLOAT_ERROR, ON_LATTICE, Relation
+from discrete_itd.rules.cells import Floats, Ints, RuleCells
+from discrete_itd.rules.languages import Inexpressible, Language
+
+# runs of characters of a format: a class or a character, and the least and the most of them
+Shapes = tuple[tuple[tuple[str, int, int], ...], ...]
+MOST_LISTED = 200  # values of a key that are listed in code
+MOST_LENGTHS = 16  # texts of different lengths that one format stands for, in languages without regular expressions
+
+
+def value_text(value: Any) -> str:
+    """A value as the text of a rule has it: in quotation marks where it could be read otherwise."""
+    if isinstance(value, str):
+        return value if re.fullmatch(r"\w[\w .+/:&%-]*(?<! )", value) else repr(value)
+    return f"{value:.15g}" if isinstance(value, float) else str(value)
+
+
+def in_order(values: Iterable[Any]) -> tuple[Any, ...]:
+    """Values as a rule lists them: numbers by size, then text."""
+    return tuple(sorted(values, key=lambda v: (isinstance(v, str), v)))
+
+
+class Statement:
+    """The base class: a statement on the cells of a row, some of which may be missing."""
+
+    kind: ClassVar[str]
+    columns: tuple[Hashable, ...]
+
+    @property
+    def text(self) -> str:
+        """The statement in the words of the table."""
+        raise NotImplementedError
+
+    @property
+    def consequent(self) -> Hashable | None:
+        """The column that would follow by chance alone if it did not depend on the others; None of one column."""
+        return None
+
+    def follows(self, cells: RuleCells) -> Floats:
+        """1 where a row follows, 0 where it does not, NaN where the statement says nothing of it; (N,)."""
+        raise NotImplementedError
+
+    def code(self, language: Language) -> str:
+        """An expression of a language that is true where the row follows or the statement says nothing of it."""
+        raise NotImplementedError
+
+    def weaker(self) -> tuple[Statement, ...]:
+        """Statements without one of several determinants, one of which could have been enough."""
+        return ()
+
+    def fitted(self, cells: RuleCells) -> Statement:
+        """The statement with what it knows of values learned from other rows."""
+        return self
+
+    def instead(self, cells: RuleCells, row: int) -> str:
+        """Words on what would follow in a row that does not; empty if that is open."""
+        return ""
+
+
+@dataclass(frozen=True)
+class OneOf(Statement):
+    """A cell is one of some values; of ``(None,)``, it is missing."""
+
+    column: Hashable
+    values: tuple[Any, ...]
+
+    @property
+    def kind(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return "missing" if self.values == (None,) else "values"
+
+    @property
+    def columns(self) -> tuple[Hashable, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return (self.column,)
+
+    @property
+    def text(self) -> str:
+        if self.values == (None,):
+            return f"{self.column} is missing"
+        if len(self.values) == 1:
+            return f"{self.column} = {value_text(self.values[0])}"
+        return f"{self.column} in {{{', '.join(map(value_text, self.values))}}}"
+
+    def follows(self, cells: RuleCells) -> Floats:
+        codes = cells.codes_of(self.column)
+        if self.values == (None,):
+            return (codes < 0).astype(float)
+        holds = np.isin(codes, cells.places_of(self.column, self.values))
+        return np.where(codes < 0, np.nan, holds)
+
+    def code(self, language: Language) -> str:
+        column = language.column(self.column)
+        if self.values == (None,):
+            return language.is_missing(column)
+        return language.unless_missing([self.column], language.is_in(column, self.values))
+
+
+@dataclass(frozen=True)
+class Present(Statement):
+    """A cell is not missing."""
+
+    column: Hashable
+    kind = "present"
+
+    @property
+    def columns(self) -> tuple[Hashable, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return (self.column,)
+
+    @property
+    def text(self) -> str:
+        return f"{self.column} is not missing"
+
+    def follows(self, cells: RuleCells) -> Floats:
+        return (cells.codes_of(self.column) >= 0).astype(float)
+
+    def code(self, language: Language) -> str:
+        return language.negated(language.is_missing(language.column(self.column)))
+
+
+Condition = OneOf | Present
+
+
+@dataclass(frozen=True)
+class Together(Statement):
+    """Two conditions hold in the same rows."""
+
+    left: Condition
+    right: Condition
+    kind = "implication"
+
+    @property
+    def columns(self) -> tuple[Hashable, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return (self.left.column, self.right.column)
+
+    @property
+    def text(self) -> str:
+        return f"{self.left.text} exactly where {self.right.text}"
+
+    @property
+    def consequent(self) -> Hashable:
+        return self.right.column
+
+    def follows(self, cells: RuleCells) -> Floats:
+        left, right = self.left.follows(cells), self.right.follows(cells)
+        either = (left == 1) | (right == 1)
+        return np.where(either & np.isfinite(left) & np.isfinite(right), left == right, np.nan)
+
+    def code(self, language: Language) -> str:
+        sides = (self.left.code(language), self.right.code(language))
+        named = [s.column for s in (self.left, self.right) if s.kind == "values"]
+        alike = language.either(language.both(*sides), language.both(*map(language.negated, sides)))
+        return language.unless_missing(named, alike) if named else alike
+
+
+@dataclass(frozen=True)
+class Equation(Statement):
+    """A column follows from others by arithmetic (23)."""
+
+    relation: Relation
+    names: tuple[Hashable, ...]
+    kind = "equation"
+
+    @property
+    def columns(self) -> tuple[Hashable, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return tuple(self.names[j] for j in (self.relation.child, *self.relation.parents))
+
+    @property
+    def text(self) -> str:
+        return self.relation.text([*map(str, self.names)])
+
+    @property
+    def consequent(self) -> Hashable:
+        return self.names[self.relation.child]
+
+    def follows(self, cells: RuleCells) -> Floats:
+        return self.relation.follows(cells.numbers)
+
+    def instead(self, cells: RuleCells, row: int) -> str:
+        if cells.schema[self.relation.child].family != "number":
+            return ""
+        numbers = [f"{v:.10g}" for v in cells.numbers[row]]
+        value = self.relation.expected(cells.numbers[row : row + 1])[1][0]
+        expression = self.relation.expression(numbers)
+        return "" if math.isnan(value) else f"{expression} = {value:.10g}"
+
+    def code(self, language: Language) -> str:
+        relation, terms = self.relation, list[str]()
+        tolerance = relation.half + ON_LATTICE * relation.step
+        slopes = {f.column: abs(t.coefficient) for t in relation.terms for f in t.factors}
+        is_sum = all(len(t.factors) == 1 and t.factors[0].form == "x" for t in relation.terms)
+        for step, parent in zip(relation.parent_steps, relation.parents, strict=False):
+            if step and not is_sum:
+                raise Inexpressible("the rounding of its factors widens the tolerance")
+            tolerance += step / 2 * slopes[parent]
+        for term in relation.terms:
+            text = repr(term.coefficient)
+            for factor in term.factors:
+                column = language.number(self.names[factor.column])
+                match factor.form:
+                    case "x":
+                        text += f" * {column}"
+                    case "1/x":
+                        text += f" / {language.not_zero.format(column)}"
+                    case "1+%" | "1-%":
+                        text += f" * (1 {factor.form[1]} {column} / 100.0)"
+                    case form:
+                        raise Inexpressible(f"{form}() of a column")
+            terms.append(text)
+        child = language.number(self.names[relation.child])
+        value = f"{' + '.join(terms)} + {relation.constant!r}"
+        room = f"{tolerance!r} + {FLOAT_ERROR!r} * abs({child})"
+        holds = f"abs({child} - ({value})) <= {room}"
+        return language.unless_missing(self.columns, holds)
+
+
+@dataclass(frozen=True)
+class Order(Statement):
+    """One number, or time, is not above another."""
+
+    low: Hashable
+    high: Hashable
+    kind = "order"
+
+    @property
+    def columns(self) -> tuple[Hashable, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return (self.low, self.high)
+
+    @property
+    def text(self) -> str:
+        return f"{self.low} ≤ {self.high}"
+
+    @property
+    def consequent(self) -> Hashable:
+        return self.low
+
+    def follows(self, cells: RuleCells) -> Floats:
+        low, high = cells.numbers_of(self.low), cells.numbers_of(self.high)
+        return np.where(np.isnan(low) | np.isnan(high), np.nan, low <= high)
+
+    def code(self, language: Language) -> str:
+        low, high = map(language.ordered, self.columns)
+        return language.unless_missing(self.columns, f"{low} <= {high}")
+
+
+@dataclass(frozen=True)
+class Range(Statement):
+    """A number is between bounds, one of which may be open."""
+
+    column: Hashable
+    low: float
+    high: float
+    kind = "range"
+
+    @property
+    def columns(self) -> tuple[Hashable, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return (self.column,)
+
+    @property
+    def text(self) -> str:
+        if math.isinf(self.high):
+            return f"{self.column} ≥ {self.low:.12g}"
+        low = "" if math.isinf(self.low) else f"{self.low:.12g} ≤ "
+        return f"{low}{self.column} ≤ {self.high:.12g}"
+
+    def follows(self, cells: RuleCells) -> Floats:
+        x = cells.numbers_of(self.column)
+        return np.where(np.isnan(x), np.nan, (self.low <= x) & (x <= self.high))
+
+    def code(self, language: Language) -> str:
+        column, bounds = language.number(self.column), list[str]()
+        if not math.isinf(self.low):
+            bounds.append(f"{column} >= {self.low!r}")
+        if not math.isinf(self.high):
+            bounds.append(f"{column} <= {self.high!r}")
+        return language.unless_missing([self.column], language.both(*bounds))
+
+
+@dataclass(frozen=True)
+class Step(Statement):
+    """A number is a multiple of a step."""
+
+    column: Hashable
+    step: float
+    kind = "step"
+
+    @property
+    def columns(self) -> tuple[Hashable, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return (self.column,)
+
+    @property
+    def text(self) -> str:
+        if self.step == 1:
+            return f"{self.column} is a whole number"
+        return f"{self.column} is a multiple of {self.step:.12g}"
+
+    def follows(self, cells: RuleCells) -> Floats:
+        x = cells.numbers_of(self.column)
+        error = ON_LATTICE + FLOAT_ERROR * np.abs(x / self.step)
+        return np.where(
+            np.isnan(x), np.nan, np.abs(x / self.step - np.rint(x / self.step)) <= error
+        )
+
+    def code(self, language: Language) -> str:
+        column = language.number(self.column)
+        places = f"({column} / {float(self.step)!r})"
+        room = f"{ON_LATTICE!r} + {FLOAT_ERROR!r} * abs({places})"
+        holds = f"abs({places} - {language.nearest.format(places)}) <= {room}"
+        return language.unless_missing([self.column], holds)
+
+
+@dataclass(frozen=True)
+class Format(Statement):
+    """A text matches a regular expression; one that was found has the runs of its ``shapes``."""
+
+    column: Hashable
+    pattern: str
+    shapes: Shapes = ()
+    kind = "format"
+
+    @classmethod
+    def of(cls, column: Hashable, shapes: Shapes) -> Format:
+        """The format with some shapes."""
+        texts = list[str]()
+        for shape in shapes:
+            text = ""
+            for mark, least, most in shape:
+                length = f"{{{least}}}" if least == most else f"{{{least},{most}}}"
+                text += (mark if len(mark) > 1 else re.escape(mark)) + length * (length != "{1}")
+            texts.append(text)
+        return cls(column, "|".join(texts), shapes)
+
+    @property
+    def columns(self) -> tuple[Hashable, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return (self.column,)
+
+    @property
+    def text(self) -> str:
+        return f"{self.column} matches {self.pattern}"
+
+    def follows(self, cells: RuleCells) -> Floats:
+        codes, pattern = cells.codes_of(self.column), re.compile(self.pattern)
+        values = cells.values_of(self.column)
+        holds = [isinstance(v, str) and bool(pattern.fullmatch(v)) for v in values]
+        return np.where(codes < 0, np.nan, np.array([*holds, False])[codes])
+
+    def code(self, language: Language) -> str:
+        return language.unless_missing(
+            [self.column], language.matches(self.column, self.pattern, self.globs)
+        )
+
+    def globs(self) -> list[str]:
+        """The formats as patterns of GLOB, one for each combination of lengths."""
+        texts = list[str]()
+        if not self.shapes:
+            raise Inexpressible("it is a regular expression")
+        for shape in self.shapes:
+            own = [""]
+            for mark, least, most in shape:
+                one = mark if len(mark) > 1 else f"[{mark}]" if mark in "*?[" else mark
+                own = [t + one * n for t in own for n in range(least, most + 1)]
+                if len(texts) + len(own) > MOST_LENGTHS:
+                    raise Inexpressible("too many lengths")
+            texts += own
+        return texts
+
+
+@dataclass(frozen=True)
+class Unique(Statement):
+    """No two rows have the same values in some columns."""
+
+    columns: tuple[Hashable, ...]
+    kind = "unique"
+
+    @property
+    def text(self) -> str:
+        names = " and ".join(map(str, self.columns))
+        return f"{names} {'are together' if len(self.columns) > 1 else 'is'} unique"
+
+    @property
+    def consequent(self) -> Hashable | None:
+        return self.columns[-1] if len(self.columns) > 1 else None
+
+    def follows(self, cells: RuleCells) -> Floats:
+        joint = joint_codes([cells.codes_of(name) for name in self.columns])
+        codes = pd.factorize(joint)[0]
+        return np.where(joint < 0, np.nan, np.bincount(codes)[codes] == 1)
+
+    def code(self, language: Language) -> str:
+        return language.unique(self.columns)
+
+
+def joint_codes(columns: Sequence[Ints]) -> Ints:
+    """One code (N,) of several codes; -1 where one of them is missing."""
+    joint, missing = np.zeros(len(columns[0]), np.int64), np.zeros(len(columns[0]), bool)
+    for codes in columns:
+        joint = joint * (codes.max(initial=0) + 1) + codes
+        missing |= codes < 0
+    return np.where(missing, -1, joint)
+
+
+@dataclass(frozen=True, eq=False)
+class Key(Statement):
+    """One or two columns determine another one, by the most frequent value of each of their values.
+
+    ``known`` (K, D) are codes of values of the determinants that two rows or more had, in order, and ``values`` (K,)
+    the codes of what they determine.
+    """
+
+    determinants: tuple[Hashable, ...]
+    column: Hashable
+    known: Ints
+    values: Ints
+    levels: tuple[list[Any], ...] = ()
+    kind = "key"
+
+    @classmethod
+    def fit(cls, determinants: tuple[Hashable, ...], column: Hashable, cells: RuleCells) -> Key:
+        """The key by the rows of a table."""
+        codes = np.stack([cells.codes_of(name) for name in (*determinants, column)], 1)
+        codes = codes[(codes >= 0).all(1)]
+        if not len(codes):
+            return cls(determinants, column, codes[:, :-1], codes[:, -1])
+        _, rows, counts = np.unique(joint_codes([*codes.T]), return_index=True, return_counts=True)
+        triples = codes[rows]
+        is_first = np.append(True, (triples[1:, :-1] != triples[:-1, :-1]).any(1))
+        group = np.cumsum(is_first) - 1
+        most = np.lexsort((triples[:, -1], -counts, group))[np.flatnonzero(is_first)]
+        often = np.bincount(group, counts) > 1
+        levels = tuple(cells.values_of(name) for name in (*determinants, column))
+        return cls(
+            determinants, column, triples[most, :-1][often], triples[most, -1][often], levels
+        )
+
+    def fitted(self, cells: RuleCells) -> Key:
+        return Key.fit(self.determinants, self.column, cells)
+
+    @property
+    def columns(self) -> tuple[Hashable, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return (*self.determinants, self.column)
+
+    @property
+    def text(self) -> str:
+        verb = "determines" if len(self.determinants) == 1 else "determine"
+        return f"{' and '.join(map(str, self.determinants))} {verb} {self.column}"
+
+    @property
+    def consequent(self) -> Hashable:
+        return self.column
+
+    def expected(self, cells: RuleCells) -> Ints:
+        """The codes (N,) that follow from the determinants; -1 where these are not known."""
+        asked = np.stack([cells.codes_of(name) for name in self.determinants], 1)
+        if not len(self.known):
+            return np.full(len(asked), -1)
+        base = np.maximum(asked.max(0, initial=0), self.known.max(0)) + 1
+        joint = self.known @ np.append(base[1:], 1) if len(base) > 1 else self.known[:, 0]
+        own = asked @ np.append(base[1:], 1) if len(base) > 1 else asked[:, 0]
+        place = np.searchsorted(joint, own).clip(max=len(joint) - 1)
+        is_known = (joint[place] == own) & (asked >= 0).all(1)
+        return np.where(is_known, self.values[place], -1)
+
+    def follows(self, cells: RuleCells) -> Floats:
+        expected, codes = self.expected(cells), cells.codes_of(self.column)
+        return np.where((expected < 0) | (codes < 0), np.nan, expected == codes)
+
+    def instead(self, cells: RuleCells, row: int) -> str:
+        value = cells.values_of(self.column)[self.expected(cells.take(np.array([row])))[0]]
+        given = [
+            f"{name} = {value_text(cells.values_of(name)[cells.codes_of(name)[row]])}"
+            for name in self.determinants
+        ]
+        return f"{self.column} = {value_text(value)} where {' and '.join(given)}"
+
+    def weaker(self) -> tuple[Key, ...]:
+        nothing = np.zeros((0, 1), np.int64)
+        return tuple(
+            Key(tuple(d for d in self.determinants if d != name), self.column, nothing, nothing)
+            for name in self.determinants
+            if len(self.determinants) > 1
+        )
+
+    def code(self, language: Language) -> str:
+        if len(self.known) > MOST_LISTED:
+            raise Inexpressible(f"{len(self.known)} values would have to be listed")
+        *of_determinants, of_column = self.levels
+        columns, cases = [*map(language.column, self.determinants)], dict[Any, list[str]]()
+        for known, value in zip(self.known.tolist(), self.values.tolist(), strict=True):
+            parts = [
+                language.is_in(column, (values[code],))
+                for column, values, code in zip(columns, of_determinants, known, strict=True)
+            ]
+            cases.setdefault(of_column[value], []).append(language.both(*parts))
+        own = language.column(self.column)
+        holds = [
+            language.either(language.negated(language.either(*any_of)), language.is_in(own, (v,)))
+            for v, any_of in cases.items()
+        ]
+        return language.unless_missing(self.columns, language.both(*holds))
+
+
+@dataclass(frozen=True, eq=False)
+class OneToOne(Statement):
+    """Two columns determine each other."""
+
+    there: Key
+    back: Key
+    kind = "key"
+
+    @property
+    def columns(self) -> tuple[Hashable, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.there.columns
+
+    @property
+    def text(self) -> str:
+        return f"{self.columns[0]} and {self.columns[1]} determine each other"
+
+    @property
+    def consequent(self) -> Hashable:
+        return self.columns[1]
+
+    def fitted(self, cells: RuleCells) -> OneToOne:
+        return OneToOne(self.there.fitted(cells), self.back.fitted(cells))
+
+    def follows(self, cells: RuleCells) -> Floats:
+        return np.fmin(self.there.follows(cells), self.back.follows(cells))
+
+    def instead(self, cells: RuleCells, row: int) -> str:
+        one = cells.take(np.array([row]))
+        return (self.there if self.there.follows(one)[0] == 0 else self.back).instead(cells, row)
+
+    def code(self, language: Language) -> str:
+        return language.both(self.there.code(language), self.back.code(language))
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A statement on all rows, or on those that meet conditions.
+
+    Parameters
+    ----------
+    statement : Statement
+    given : tuple of Condition
+        What holds in the rows that the rule speaks of.
+    """
+
+    statement: Statement
+    given: tuple[Condition, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """The kind of the rule: of its statement, or "implication" of values under conditions."""
+        is_value = isinstance(self.statement, OneOf | Present)
+        return "implication" if self.given and is_value else self.statement.kind
+
+    @property
+    def columns(self) -> tuple[Hashable, ...]:
+        """The columns of the conditions, then those of the statement."""
+        return (*(c.column for c in self.given), *self.statement.columns)
+
+    @property
+    def text(self) -> str:
+        """The rule in the words of the table."""
+        if not self.given:
+            return self.statement.text
+        return f"if {' and '.join(c.text for c in self.given)}: {self.statement.text}"
+
+    def follows(self, cells: RuleCells) -> Floats:
+        """1 where a row follows, 0 where it does not, NaN where the rule says nothing of it; (N,)."""
+        follows = self.statement.follows(cells)
+        return np.where(meets(self.given, cells), follows, np.nan)
+
+    def code(self, language: Language) -> str:
+        """An expression of a language that is true where the row follows or the rule says nothing of it."""
+        code = self.statement.code(language)
+        if not self.given:
+            return code
+        met = [
+            language.both(
+                language.negated(language.is_missing(language.column(c.column))), c.code(language)
+            )
+            if c.kind == "values"
+            else c.code(language)
+            for c in self.given
+        ]
+        return language.either(language.negated(language.both(*met)), code)
+
+
+def meets(given: Sequence[Condition], cells: RuleCells) -> Any:
+    """Which rows (N,) meet all of some conditions."""
+    met = np.ones(len(cells), bool)
+    for condition in given:
+        met &= condition.follows(cells) == 1
+    return met

@@ -1,0 +1,224 @@
+"""Rules as text, read back: those that a person writes in the words of a table."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from discrete_itd.encoders.numeric import find_lattice
+from discrete_itd.encoders.relations import (
+    FLOAT,
+    FORMS,
+    ColumnTerm,
+    Relation,
+    Term,
+    is_numeric,
+)
+from discrete_itd.rules.cells import RuleCells
+from discrete_itd.rules.statements import (
+    Equation,
+    Format,
+    Key,
+    OneOf,
+    OneToOne,
+    Order,
+    Present,
+    Range,
+    Rule,
+    Statement,
+    Step,
+    Together,
+    Unique,
+)
+
+NUMBER = r"[-−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
+VALUE = r"'[^']*'|\"[^\"]*\"|[^,{}]+?"
+SIGNS = str.maketrans({"×": "*", "−": "-", "·": "*"})
+
+
+def parse(text: str, cells: RuleCells) -> Rule:
+    """The rule that a text says of a table; ValueError if it says none."""
+    return _Parser(cells).rule(text.strip().removesuffix("."))
+
+
+class _Parser:
+    """Patterns of the columns of one table."""
+
+    def __init__(self, cells: RuleCells) -> None:
+        self.cells = cells
+        self.names = {str(column.name): column.name for column in cells.schema}
+        longest = sorted(self.names, key=len, reverse=True)
+        self.name = "|".join(map(re.escape, longest))
+        self.condition = (
+            rf"(?:{self.name}) (?:= (?:{VALUE})|in \{{.*?\}}|is missing|is not missing)"
+        )
+
+    def rule(self, text: str) -> Rule:
+        """The rule of a text."""
+        match = re.fullmatch(rf"if ({self.condition}(?: and {self.condition})*): (.+)", text)
+        if match is None:
+            return Rule(self.statement(text))
+        follows = rf" and (?=(?:{self.name}) (?:=|in|is) )"
+        given = tuple(self._condition(part) for part in re.split(follows, match[1]))
+        return Rule(self.statement(match[2]), given)
+
+    def statement(self, text: str) -> Statement:
+        """The statement of a text without conditions."""
+        n, number = f"({self.name})", f"({NUMBER})"
+        ways: dict[str, Callable[..., Statement]] = {
+            rf"({self.condition}) exactly where ({self.condition})": lambda a, b: Together(
+                self._condition(a), self._condition(b)
+            ),
+            f"{n} is unique": lambda a: Unique((self.names[a],)),
+            f"{n} and {n} are together unique": lambda a, b: Unique((self.names[a], self.names[b])),
+            f"{n} is a whole number": lambda a: Step(self.names[a], 1.0),
+            f"{n} is a multiple of {number}": lambda a, b: Step(self.names[a], _number(b)),
+            f"{n} matches (.+)": lambda a, b: Format(self.names[a], re.compile(b).pattern),
+            f"{n} determines {n}": lambda a, b: self._key(b, a),
+            f"{n} and {n} determine {n}": lambda a, b, c: self._key(c, a, b),
+            f"{n} and {n} determine each other": lambda a, b: OneToOne(
+                self._key(b, a), self._key(a, b)
+            ),
+            f"{n} (?:≤|<=) {n}": lambda a, b: self._order(a, b),
+            f"{n} (?:≥|>=) {n}": lambda a, b: self._order(b, a),
+            f"{n} (?:≥|>=) {number}": lambda a, b: Range(self.names[a], _number(b), np.inf),
+            f"{n} (?:≤|<=) {number}": lambda a, b: Range(self.names[a], -np.inf, _number(b)),
+            f"{number} (?:≤|<=) {n} (?:≤|<=) {number}": lambda a, b, c: Range(
+                self.names[b], _number(a), _number(c)
+            ),
+        }
+        for pattern, make in ways.items():
+            if match := re.fullmatch(pattern, text):
+                return make(*match.groups())
+        if re.fullmatch(self.condition, text):
+            condition = self._condition(text, or_none=True)
+            if condition is not None:
+                return condition
+        if text.count("=") == 1:
+            return self._equation(text)
+        names = ", ".join([*self.names][:8])
+        raise ValueError(f"{text!r} is no rule about the columns {names}; see Rules.table for some")
+
+    def _condition(self, text: str, *, or_none: bool = False) -> Any:
+        """A condition on one column; if asked, None for the value of another column or an expression."""
+        match = re.fullmatch(rf"({self.name}) (= |in |is )(.+)", text)
+        assert match is not None
+        name, sign, rest = self.names[match[1]], match[2], match[3]
+        if sign == "is ":
+            return Present(name) if rest == "not missing" else OneOf(name, (None,))
+        parts = re.findall(rf"({VALUE})(?:, |$)", rest.strip("{}")) if sign == "in " else [rest]
+        known = {_bare(str(value)): value for value in self.cells.values_of(name)}
+        values = list[Any]()
+        for part in map(_bare, parts):
+            is_number = re.fullmatch(NUMBER, part) is not None
+            if part not in known and not is_number and rest[0] not in "'\"{" and or_none:
+                return None
+            values.append(known.get(part, _number(part) if is_number else part))
+        return OneOf(name, tuple(values))
+
+    def _key(self, column: str, *determinants: str) -> Key:
+        return Key.fit(tuple(self.names[d] for d in determinants), self.names[column], self.cells)
+
+    def _order(self, low: str, high: str) -> Order:
+        for name in (low, high):
+            if not is_numeric(self.cells.schema[self.cells.place(self.names[name])]):
+                raise ValueError(f"column {name!r}: has no order, got {low} ≤ {high}")
+        return Order(self.names[low], self.names[high])
+
+    def _equation(self, text: str) -> Equation:
+        """An equation, solved for a column that stands in one term alone, the first side's first."""
+        is_floor = text.endswith(", rounded down")
+        marked = re.sub(
+            f"(?<![^\\W\\d])({self.name})(?!\\w)",
+            lambda m: f"_c{self.cells.place(self.names[m[1]])}_",
+            text.removesuffix(", rounded down").translate(SIGNS),
+        )
+        left, _, right = marked.partition("=")
+        try:
+            sides = [
+                _polynomial(ast.parse(side.strip(), mode="eval").body) for side in (left, right)
+            ]
+        except (SyntaxError, TypeError, KeyError, ZeroDivisionError):
+            raise ValueError(f"{text!r} is no equation of columns of the table") from None
+        total = _sum(sides[0], sides[1], -1.0)
+        alone = [
+            f for side in sides for f in side if len(f) == 1 and f[0].form == "x" and total.get(f)
+        ]
+        alone = [f for f in alone if sum(f[0].column in {g.column for g in t} for t in total) == 1]
+        if not alone or len(total) < 2:
+            raise ValueError(f"{text!r} has no column that follows from others")
+        child = next((f for f in alone if len(sides[0]) == 1 or len(sides[1]) > 1), alone[-1])
+        scale = -total.pop(child)
+        constant = total.pop((), 0.0) / scale
+        terms = tuple(Term(c / scale, factors) for factors, c in total.items() if c)
+        column = child[0].column
+        known = self.cells.numbers[np.isfinite(self.cells.numbers[:, column]), column]
+        if not len(known) or not terms:
+            raise ValueError(f"{text!r}: no numbers in {self.cells.schema[column].name!r}")
+        step, origin = find_lattice(known)
+        if origin is None:
+            step = FLOAT * float(np.abs(known).max())
+        half = step / 2 if origin is not None else 0.75 * step
+        relation = Relation(
+            column, terms, constant - is_floor * half, step, origin or 0.0, half, (), 0, 0
+        )
+        return Equation(relation, tuple(c.name for c in self.cells.schema))
+
+
+def _number(text: str) -> float:
+    number = float(text.translate(SIGNS))
+    return int(number) if number.is_integer() else number
+
+
+def _bare(text: str) -> str:
+    """A value without quotation marks around it."""
+    text = text.strip()
+    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+
+
+# coefficients of products of factors; the empty one is the constant
+Polynomial = dict[tuple[ColumnTerm, ...], float]
+
+
+def _sum(a: Polynomial, b: Polynomial, sign: float = 1.0) -> Polynomial:
+    return {f: a.get(f, 0.0) + sign * b.get(f, 0.0) for f in (*a, *(f for f in b if f not in a))}
+
+
+def _polynomial(node: ast.expr) -> Polynomial:
+    """An expression as a sum of products; TypeError if it is none."""
+    match node:
+        case ast.Constant(value=int() | float() as value):
+            return {(): float(value)}
+        case ast.Name(id=name):
+            return {(ColumnTerm(int(name[2:-1])),): 1.0}
+        case ast.Call(func=ast.Name(id=form), args=[ast.Name(id=name)]) if form in FORMS:
+            return {(ColumnTerm(int(name[2:-1]), form),): 1.0}
+        case ast.BinOp(
+            left=ast.Constant(value=1),
+            op=ast.Add() | ast.Sub() as operator,
+            right=ast.BinOp(left=ast.Name(id=name), op=ast.Div(), right=ast.Constant(value=100)),
+        ):
+            form = "1+%" if isinstance(operator, ast.Add) else "1-%"
+            return {(ColumnTerm(int(name[2:-1]), form),): 1.0}
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return _sum({}, _polynomial(operand), -1.0)
+        case ast.BinOp(left=left, op=operator, right=right):
+            a, b = _polynomial(left), _polynomial(right)
+            if isinstance(operator, ast.Add | ast.Sub):
+                return _sum(a, b, -1.0 if isinstance(operator, ast.Sub) else 1.0)
+            if isinstance(operator, ast.Div) and len(b) == 1:
+                ((factors, c),) = b.items()
+                flipped = {"x": "1/x", "1/x": "x"}
+                b = {tuple(ColumnTerm(f.column, flipped[f.form]) for f in factors): 1 / c}
+            elif not isinstance(operator, ast.Mult):
+                raise TypeError
+            out: Polynomial = {}
+            for (f, c), (g, d) in itertools.product(a.items(), b.items()):
+                out = _sum(out, {tuple(sorted((*f, *g))): c * d})
+            return out
+    raise TypeError

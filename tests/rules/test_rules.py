@@ -1,0 +1,338 @@
+"""Rules: what is planted is found, chance finds nothing, words and code say the same as the rows."""
+
+import sqlite3
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from discrete_itd import find_rules
+from discrete_itd.rules.exports import dtypes_of
+from discrete_itd.rules.languages import SQL, Inexpressible, Pandas
+from discrete_itd.rules.statements import Unique
+from tests.laws import TIMES
+
+pytestmark = pytest.mark.single_precision
+PLANTED = {
+    "gross = (1 + vat / 100) × net",
+    "plz determines town",
+    "country and code determine each other",
+    "ordered ≤ sent",
+    "sent is missing exactly where status = open",
+    "if country = DE: vat in {7, 19}",
+    "country = FR exactly where vat = 20",
+    "if tier = gold and channel = web: ship = free",
+    "if kind = a: low ≤ high",
+    "size and colour determine price",
+    "order and line are together unique",
+    "id is unique",
+    "id matches [A-Z][0-9]{5}",
+    "vat in {4, 7, 10, 19, 20}",
+    "0 ≤ hour ≤ 23",
+    "weight is a multiple of 0.5",
+    "plz is not missing",
+}
+
+
+def shop(seed=0, n=3000):
+    """Orders in which every kind of rule is planted, beside columns that depend on nothing."""
+    random = np.random.default_rng(seed)
+    place, pair = random.integers(0, 60, n), random.integers(0, 8, (2, n))
+    country = np.array(["DE", "FR", "IT"])[random.integers(0, 3, n)]
+    vat = np.select(
+        [country == "DE", country == "FR"],
+        [random.choice([7, 19], n), 20],
+        random.choice([4, 10, 19], n),
+    )
+    frame = pd.DataFrame(
+        {"plz": [f"{10000 + 37 * i}" for i in place], "country": country, "vat": vat}
+    )
+    frame["town"] = [f"town {i // 2}" for i in place]
+    frame["code"] = frame["country"].replace({"DE": "49", "FR": "33", "IT": "39"})
+    frame["net"] = random.gamma(2, 50, n).round(2)
+    frame["gross"] = (frame["net"] * (1 + frame["vat"] / 100)).round(2)
+    frame["ordered"] = pd.Timestamp("2026-01-01") + pd.to_timedelta(random.integers(0, 300, n), "D")
+    frame["sent"] = frame["ordered"] + pd.to_timedelta(random.integers(0, 9, n), "D")
+    frame["status"] = random.choice(["open", "done", "returned"], n)
+    frame.loc[frame["status"] == "open", "sent"] = pd.NaT
+    frame["tier"], frame["channel"] = (
+        random.choice(["gold", "base"], n),
+        random.choice(["web", "shop"], n),
+    )
+    is_free = (frame["tier"] == "gold") & (frame["channel"] == "web")
+    frame["ship"] = np.where(is_free, "free", random.choice(["free", "paid", "half"], n))
+    frame["kind"], frame["high"] = random.choice(["a", "b"], n), random.gamma(2, 9, n).round(1)
+    frame["low"] = np.where(
+        frame["kind"] == "a", frame["high"] * random.random(n), random.gamma(2, 9, n)
+    ).round(1)
+    frame["size"], frame["colour"] = pair[0], np.array([*"abcdefgh"])[pair[1]]
+    prices = np.random.default_rng(0).integers(0, 20, 64)  # of all tables
+    frame["price"] = np.array([f"p{i}" for i in prices])[pair[0] * 8 + pair[1]]
+    frame["order"] = random.permutation(n) // 3
+    frame["line"] = frame.groupby("order").cumcount()
+    frame["id"] = [f"A{i:05d}" for i in random.permutation(n)]
+    frame["hour"], frame["weight"] = random.integers(0, 24, n), random.integers(1, 80, n) / 2
+    frame["noise"] = random.normal(size=n)
+    return frame
+
+
+@pytest.fixture(scope="module")
+def rules():
+    return find_rules(shop())
+
+
+def independent(seed):
+    """A table of columns of several kinds, with gaps, that do not depend on each other."""
+    random = np.random.default_rng(seed)
+    n = int(random.choice([300, 900, 2500]))
+    kinds = [
+        lambda: random.normal(random.normal() * 3, 1, n).round(random.integers(0, 4)),
+        lambda: random.lognormal(0, 1, n).round(2),
+        lambda: random.choice(
+            [f"v{i}" for i in range(20)], n, p=random.dirichlet(np.full(20, 0.3))
+        ),
+        lambda: random.choice(["yes", "no"], n, p=[0.97, 0.03]),
+        lambda: pd.Timestamp("2026-01-01") + pd.to_timedelta(random.integers(0, 900, n), "D"),
+        lambda: random.poisson(random.gamma(1, 3), n),
+        lambda: random.choice([f"k{i}" for i in range(int(random.integers(90, 2000)))], n),
+        lambda: random.choice([0.0, 0.0, 0.0, 1.5, 2.5], n),
+    ]
+    columns = {}
+    for j in range(12):
+        cells = pd.Series(kinds[random.integers(len(kinds))]())
+        columns[f"c{j}"] = cells.mask(random.random(n) < random.choice([0, 0, 0.02, 0.3, 0.9]))
+    return pd.DataFrame(columns)
+
+
+def test_property_independent_columns_have_no_rules_together():
+    """At most one in a hundred tables has one."""
+    found = [
+        rule
+        for seed in range(4 * TIMES)
+        for rule, columns in find_rules(independent(seed)).table[["rule", "columns"]].to_numpy()
+        if len(columns) > 1
+    ]
+    assert not found
+
+
+def test_every_kind_of_rule_is_found_and_nothing_is_said_of_noise(rules):
+    assert {*rules.table["rule"]} >= PLANTED
+    of_noise = rules.table[["noise" in columns for columns in rules.table["columns"]]]
+    assert of_noise["kind"].tolist() == ["present"]
+    assert (rules.table["exceptions"] == 0).all()
+    assert (rules.table["holds_low"] <= rules.table["holds"]).all()
+
+
+def test_rules_survive_exceptions_and_name_them():
+    frame = shop()
+    rows = np.arange(0, 30 * 90, 90)
+    frame.loc[rows, "gross"] += 3
+    frame.loc[rows, "town"] = frame.loc[rows, "town"].to_numpy()[::-1]
+    frame.loc[rows, "sent"] = pd.Timestamp("2025-01-01")
+    found = find_rules(frame).table.set_index("rule")
+    assert {*found.index} >= PLANTED - {"sent is missing exactly where status = open"}
+    assert found.loc["gross = (1 + vat / 100) × net", "exceptions"] == 30
+    assert found.loc["plz determines town", "exceptions"] == pytest.approx(30, abs=3)
+    assert found.loc["ordered ≤ sent", "examples"] == [0, 90, 180, 270, 360]
+
+
+def test_rules_do_not_depend_on_the_order_of_rows(rules):
+    other = find_rules(shop().sample(frac=1, random_state=1))
+    assert {*other.table["rule"]} == {*rules.table["rule"]}
+    order = [other.table["rule"].tolist().index(rule) for rule in rules.table["rule"]]
+    for name in ("support", "holds", "gain"):  # shuffled references differ
+        assert other.table.loc[order, name].tolist() == pytest.approx(
+            rules.table[name].tolist(), rel=0.05
+        )
+
+
+def test_words_are_read_back_as_the_rules_that_they_say(rules):
+    again = rules.judge(*rules.table["rule"])
+    assert again.table["rule"].tolist() == rules.table["rule"].tolist()
+    assert again.table["support"].tolist() == rules.table["support"].tolist()
+    assert not again.table["exceptions"].any()
+
+
+@pytest.mark.parametrize(
+    ("text", "same"),
+    [
+        ("net * (1 + vat / 100) = gross", "gross = (1 + vat / 100) × net"),
+        ("sent >= ordered", "ordered ≤ sent"),
+        ("if kind = 'a': low <= high.", "if kind = a: low ≤ high"),
+    ],
+)
+def test_people_write_rules_in_their_own_way(rules, text, same):
+    found, known = rules.judge(text).table.loc[0], rules.table.set_index("rule").loc[same]
+    assert (found["support"], found["exceptions"]) == (known["support"], 0)
+
+
+def test_a_written_rule_that_is_wrong_has_exceptions(rules):
+    frame, found = shop(), rules.judge("low ≤ high", "vat in {7, 19}", "gross = net + 1").table
+    n_wrong = [(frame["low"] > frame["high"]).sum(), (~frame["vat"].isin([7, 19])).sum()]
+    assert found["exceptions"].tolist()[:2] == n_wrong
+    assert found.loc[2, "holds"] < 0.1
+
+
+@pytest.mark.parametrize(
+    "text", ["", "vat", "no such column = 3", "net = gross = 3", "town ≤ plz", "if vat: net ≥ 0"]
+)
+def test_what_is_no_rule_is_refused(rules, text):
+    with pytest.raises(ValueError, match=r"no rule|no equation|has no order|no column"):
+        rules.judge(text)
+
+
+def broken_rows():
+    """New rows of which each but the first breaks a rule."""
+    new = shop(seed=3, n=12)
+    new["plz"], new["town"] = "10000", "town 0"
+    new["order"] += 10_000
+    for row, (column, value) in enumerate(
+        [
+            ("gross", 1.23), ("town", "town 9"), ("sent", pd.Timestamp("2020-01-01")), ("vat", 11),
+            ("id", "17"), ("hour", 24), ("weight", 0.75), ("plz", None),
+        ],
+        start=1,
+    ):  # fmt: skip
+        new.loc[row, column] = value
+    new.loc[9, ["order", "line"]] = new.loc[10, ["order", "line"]] = 1, 0
+    return new
+
+
+def test_broken_rules_are_named_by_row(rules):
+    new = broken_rows()
+    found = rules.check(new)
+    assert found.mask.index.equals(new.index)
+    assert found.mask.tolist() == [False, *[True] * 10, False]
+    assert {*found.table["row"]} == {*np.flatnonzero(found.mask)}
+    sentences = found.table.groupby("row")["sentence"].agg(" | ".join)
+    net, vat = new.loc[1, ["net", "vat"]]
+    assert f"but (1 + {vat:g} / 100) × {net:g} = " in sentences[1]
+    assert sentences[2] == "town = town 9, but town = town 0 where plz = 10000"
+    assert "plz is missing, but never is" in sentences[8]
+    with pytest.raises(ValueError, match="column 'net'"):
+        rules.check(new.drop(columns="net"))
+
+
+def test_the_bound_covers_the_share_of_right_rows_that_break_a_rule(rules):
+    shares = [rules.check(shop(seed, n=1500).drop(index=0)).mask for seed in range(5, 7)]
+    cross_row = rules.keep(rules.table["kind"] != "unique").check(shop(5, n=1500)).mask.mean()
+    assert len(shares) == 2
+    assert cross_row <= rules.bound + 3 * np.sqrt(rules.bound / 1500)
+
+
+# -- code -------------------------------------------------------------------------------------------
+
+
+def coded(rules, language):
+    """The rules that a language can say, with their expressions."""
+    for rule in rules.rules:
+        if isinstance(rule.statement, Unique):
+            continue
+        try:
+            yield rule, rule.code(language)
+        except Inexpressible:
+            continue
+
+
+def languages(rules, kind):
+    frame = shop()
+    return kind({c.name: c for c in rules.columns}, dtypes_of(frame))
+
+
+def both_tables():
+    return pd.concat([shop(n=200), broken_rows()], ignore_index=True)
+
+
+def test_property_code_of_pandas_says_what_the_rules_say(rules):
+    t = both_tables()
+    cells, n = rules.cells_of(t), 0
+    for rule, code in coded(rules, languages(rules, Pandas)):
+        expected = rule.follows(cells) != 0
+        assert (eval(code, {"t": t, "pd": pd}).to_numpy(bool) == expected).all(), code
+        n += not expected.all()
+    assert n >= 8
+
+
+def as_text(t):
+    return t.assign(**{c: t[c].astype(str).where(t[c].notna(), None) for c in ("ordered", "sent")})
+
+
+def test_property_sql_says_what_the_rules_say(rules):
+    t, n = both_tables(), 0
+    cells = rules.cells_of(t)
+    with sqlite3.connect(":memory:") as base:
+        as_text(t).to_sql("t", base, index=False)
+        for rule, code in coded(rules, languages(rules, SQL)):
+            told = [bool(row[0]) for row in base.execute(f"SELECT {code} FROM t")]
+            expected = rule.follows(cells) != 0
+            assert (told == expected).all(), code
+            n += not expected.all()
+    base.close()
+    assert n >= 8
+
+
+def insert_all(execute, rules, error):
+    """Create the table with its constraints, and insert right rows and broken ones; those that are refused."""
+    execute(rules.to_sql("shop"))
+    t, refused = pd.concat([shop(n=60), broken_rows()[:9]]), []
+    for i, row in enumerate(as_text(t).astype(object).itertuples(index=False)):
+        cells = [None if pd.isna(v) else v.item() if hasattr(v, "item") else v for v in row]
+        try:
+            execute(f"INSERT INTO shop VALUES ({', '.join('?' * len(cells))})", cells)
+        except error:
+            refused.append(i)
+    return refused
+
+
+def sayable(rules):
+    return rules.keep(~rules.table["rule"].str.contains("order and line|id is"))
+
+
+def test_sqlite_refuses_the_rows_that_break_rules(rules):
+    base = sqlite3.connect(":memory:")
+    assert insert_all(base.execute, sayable(rules), sqlite3.IntegrityError) == [*range(61, 69)]
+    base.close()
+
+
+def test_duckdb_refuses_the_rows_that_break_rules(rules):
+    duckdb = pytest.importorskip("duckdb")
+    base = duckdb.connect()
+    assert insert_all(base.execute, sayable(rules), duckdb.ConstraintException) == [*range(61, 69)]
+    base.close()
+
+
+def test_unique_columns_are_constraints(rules):
+    base = sqlite3.connect(":memory:")
+    base.execute(rules.keep(rules.table["kind"] == "unique").to_sql())
+    base.execute('INSERT INTO rules ("order", "line", "id") VALUES (1, 2, 3), (1, 3, 4)')
+    with pytest.raises(sqlite3.IntegrityError):
+        base.execute('INSERT INTO rules ("order", "line", "id") VALUES (1, 2, 5)')
+    base.close()
+
+
+def test_pandera_refuses_the_rows_that_break_rules(rules):
+    pytest.importorskip("pandera")
+    names = {}
+    exec(rules.to_pandera(), names)
+    names["schema"].validate(shop())
+    with pytest.raises(Exception, match="gross = "):
+        names["schema"].validate(pd.concat([shop(n=200), broken_rows()[1:2]], ignore_index=True))
+
+
+def test_great_expectations_runs_the_suite(rules):
+    gx = pytest.importorskip("great_expectations")
+    names = {}
+    exec(rules.to_great_expectations(), names)
+    context = gx.get_context(mode="ephemeral")
+    asset = context.data_sources.add_pandas("p").add_dataframe_asset("t")
+    batch = asset.add_batch_definition_whole_dataframe("b")
+    for frame, succeeds in ((shop(), True), (broken_rows(), False)):
+        found = batch.get_batch({"dataframe": frame}).validate(names["suite"])
+        assert found.success == succeeds
+
+
+def test_dqx_checks_are_yaml(rules):
+    yaml = pytest.importorskip("yaml")
+    checks = yaml.safe_load(rules.to_dqx())
+    assert len(checks) > 30
+    assert {*checks[0]} == {"criticality", "check"}
