@@ -29,7 +29,7 @@ from discrete_itd.rules.statements import Key, Rule, meets
 from discrete_itd.statistics import CONFIDENCE
 
 BY_CHANCE = 0.01  # expected number of rules in a table of independent columns
-LEAST_GAIN = 0.005  # nats a row
+LEAST_GAIN = 0.01  # nats a row
 N_SHUFFLES = 3
 
 
@@ -49,8 +49,8 @@ class JudgedRule:
 
     @property
     def holds(self) -> float:
-        """The share of the rows that follow."""
-        return self.k / self.n
+        """The share of the rows that follow; NaN of a rule that speaks of none."""
+        return self.k / self.n if self.n else math.nan
 
 
 def counted(rule: Rule, cells: RuleCells) -> tuple[int, int]:

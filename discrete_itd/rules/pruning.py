@@ -24,13 +24,24 @@ def pruned(judged: Sequence[JudgedRule], cells: RuleCells) -> list[JudgedRule]:
     """The rules that no others imply, of several with the same content the strongest."""
     best = sorted(judged, key=lambda j: -j.gain)
     equations = [frozenset(j.rule.columns) for j in best if isinstance(j.rule.statement, Equation)]
-    unique = [frozenset(j.rule.columns) for j in best if j.rule.kind == "unique"]
-    pairs = [frozenset(j.rule.columns) for j in best if isinstance(j.rule.statement, Key)]
-    pairs = [columns for columns in pairs if len(columns) > 2]
+    unique = [frozenset(j.rule.columns) for j in unique_ones(best)]
+    pairs = [frozenset(a.given | {a.then}) for a in between_columns(best, Key) if len(a.given) > 1]
     kept = [j for j in best if not _is_restated(j, equations, unique, pairs)]
     for kind in (Order, Key | OneToOne):
-        kept = _without_implied(kept, [*_between_columns(kept, kind)])
-    return _without_implied(kept, [*_between_conditions(kept, cells)])
+        kept = _without_implied(kept, [*between_columns(kept, kind)])
+    kept = _without_implied(kept, [*between_conditions(kept, cells)])
+    keys = [*between_columns(kept, Key | OneToOne)]
+    for one in reversed(unique_ones(kept)):
+        # of columns that determine each other, the strongest stand for the others
+        rest = [u.rule.columns for u in unique_ones(kept) if u is not one]
+        if any(closure(one.rule.columns, keys).issuperset(columns) for columns in rest):
+            kept.remove(one)
+    return kept
+
+
+def unique_ones(judged: Iterable[JudgedRule]) -> list[JudgedRule]:
+    """The rules on unique columns."""
+    return [j for j in judged if j.rule.kind == "unique"]
 
 
 def _is_restated(
@@ -39,19 +50,19 @@ def _is_restated(
     """Whether a rule is among the columns of another one that says more.
 
     Of an equation: orders, and keys of all its columns. Of unique columns: more that are. Of keys of two columns:
-    implications, which are parts of the key, or say which pairs of values have the same.
+    implications of values, which are parts of the key, or say which pairs of values have the same.
     """
     columns, statement = frozenset(one.rule.columns), one.rule.statement
     if isinstance(statement, Order) and any({*statement.columns} <= e for e in equations):
         return True
     if isinstance(statement, Key | OneToOne) and {*statement.columns} in equations:
         return True
-    if one.rule.kind == "implication" and any(columns <= pair for pair in pairs):
-        return True
+    if one.rule.kind == "implication" and statement.kind == "values":
+        return any(columns <= pair for pair in pairs)
     return one.rule.kind == "unique" and any(u < columns for u in unique)
 
 
-def _between_columns(judged: Iterable[JudgedRule], kind: Any) -> Iterator[Arrow]:
+def between_columns(judged: Iterable[JudgedRule], kind: Any) -> Iterator[Arrow]:
     """The arrows of orders, or of keys, that hold in the whole table."""
     for one in judged:
         statement = one.rule.statement
@@ -63,7 +74,7 @@ def _between_columns(judged: Iterable[JudgedRule], kind: Any) -> Iterator[Arrow]
             yield Arrow(frozenset({then}), given[0], one)
 
 
-def _between_conditions(judged: Sequence[JudgedRule], cells: RuleCells) -> Iterator[Arrow]:
+def between_conditions(judged: Sequence[JudgedRule], cells: RuleCells) -> Iterator[Arrow]:
     """The arrows of implications and their contrapositives, and those of logic and of keys between their conditions."""
     nodes = dict[Any, None]()
     for one in judged:
@@ -72,15 +83,18 @@ def _between_conditions(judged: Sequence[JudgedRule], cells: RuleCells) -> Itera
             continue
         if isinstance(rule.statement, Together):
             sides = rule.statement.left, rule.statement.right
-            yield from (Arrow(frozenset({a}), b, one) for a, b in (sides, sides[::-1]))
-            nodes |= dict.fromkeys(sides)
-            continue
-        yield Arrow(frozenset(rule.given), rule.statement, one)
-        nodes |= dict.fromkeys((*rule.given, rule.statement))
-        if len(rule.given) == 1:
-            back = _opposite(rule.statement, cells), _opposite(rule.given[0], cells)
-            if None not in back:
-                yield Arrow(frozenset({back[0]}), back[1], one)
+            arrows = [(sides[:1], sides[1]), (sides[1:], sides[0])]
+        else:
+            arrows = [(rule.given, rule.statement)]
+        arrows += [
+            ((_opposite(then, cells),), _opposite(given[0], cells))
+            for given, then in arrows
+            if len(given) == 1
+        ]
+        for given, then in arrows:
+            if None not in (*given, then):
+                yield Arrow(frozenset(given), then, one)
+                nodes |= dict.fromkeys((*given, then))
     keys = [key for j in judged if not j.rule.given for key in _keys_of(j.rule.statement)]
     for a in nodes:
         for b in nodes:
@@ -148,8 +162,8 @@ def _without_implied(judged: list[JudgedRule], arrows: list[Arrow]) -> list[Judg
     for one in reversed(judged):
         own = [a for a in arrows if a.rule is one]
         others = [a for a in arrows if a.rule is not one]
-        # the first arrow of an implication has its contrapositive with it
-        asked = own if one.rule.kind != "implication" or not one.rule.given else own[:1]
+        # contrapositives come last, and follow with the arrows whose they are
+        asked = own[: 1 if one.rule.given else 2]
         if own and all(a.then in closure(a.given, others) for a in asked):
             gone.add(id(one))
             arrows = others

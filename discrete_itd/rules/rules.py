@@ -142,7 +142,8 @@ class Rules:
     def __init__(
         self, judged: Sequence[JudgedRule], frame: pd.DataFrame, cells: RuleCells, broken: Bools
     ) -> None:
-        self._judged, self._frame, self._cells, self._broken = [*judged], frame, cells, broken
+        self._judged, self._cells, self._broken = [*judged], cells, broken
+        self.frame = frame
         self.rules = [one.rule for one in judged]
         self.bound = (int(broken.any(1).sum()) + 1) / (len(broken) + 1)
         self.table = pd.DataFrame(
@@ -156,7 +157,7 @@ class Rules:
     def _line(self, one: JudgedRule) -> list[Any]:
         follows = one.rule.follows(self._cells)
         exceptions = np.flatnonzero(follows == 0)
-        examples = self._frame.index[exceptions[:N_EXAMPLES]].tolist()
+        examples = self.frame.index[exceptions[:N_EXAMPLES]].tolist()
         support = int(np.isfinite(follows).sum())
         names = list(dict.fromkeys(one.rule.columns))
         words = [one.rule.text, one.rule.kind, names, support, len(exceptions), examples]
@@ -172,7 +173,7 @@ class Rules:
         """Some of the rules, by their positions in :attr:`table` or by a mask of its lines."""
         places = np.arange(len(self))[np.asarray([*which])]
         judged = [self._judged[i] for i in places]
-        return Rules(judged, self._frame, self._cells, self._broken[:, places])
+        return Rules(judged, self.frame, self._cells, self._broken[:, places])
 
     def check(self, new: Any) -> Check:
         """The rows of a new table that break rules.
@@ -205,7 +206,7 @@ class Rules:
         """
         rules = [parse(text, self._cells) for text in texts]
         return Rules(
-            judge(rules, self._cells), self._frame, self._cells, _broken(rules, self._cells)
+            judge(rules, self._cells), self.frame, self._cells, _broken(rules, self._cells)
         )
 
     def to_sql(self, name: str = "rules") -> str:
@@ -214,19 +215,19 @@ class Rules:
         What SQL cannot say (keys of many values, text in a notation) is a comment with the reason. A rule with
         exceptions refuses these: leave it out by :meth:`keep`.
         """
-        return sql_of(self.rules, {c.name: c for c in self.columns}, self._frame, name)
+        return sql_of(self.rules, {c.name: c for c in self.columns}, self.frame, name)
 
     def to_pandera(self) -> str:
         """A Python module with a pandera ``schema`` of the table."""
-        return pandera_of(self.rules, {c.name: c for c in self.columns}, self._frame)
+        return pandera_of(self.rules, {c.name: c for c in self.columns}, self.frame)
 
     def to_great_expectations(self) -> str:
         """A Python module with an expectation ``suite`` of Great Expectations, for pandas."""
-        return great_expectations_of(self.rules, {c.name: c for c in self.columns}, self._frame)
+        return great_expectations_of(self.rules, {c.name: c for c in self.columns}, self.frame)
 
     def to_dqx(self) -> str:
         """Checks of Databricks' DQX, as YAML."""
-        return dqx_of(self.rules, {c.name: c for c in self.columns}, self._frame)
+        return dqx_of(self.rules, {c.name: c for c in self.columns}, self.frame)
 
     @property
     def columns(self) -> tuple[Column, ...]:

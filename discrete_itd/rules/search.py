@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -55,10 +55,14 @@ MOST_VALUES, FEW_NUMBERS = (
     30,
     8,
 )  # different texts, and numbers, of a column whose values are listed
+MOST_PARTS = 12  # levels of a column by which a statement holds in part of the table
 MOST_IN_SET, MOST_SHAPES = 4, 3  # values in the consequence of an implication; formats of a column
 PAIR_ROWS, PAIR_COLUMNS, PAIR_LEVELS = 5000, 40, 200  # among which pairs are searched
 MOST_PAIRS = 200  # implications with two conditions that are judged
 SMALLEST_STEP = 1e-6
+NEAR_EQUAL = (
+    5.0  # numbers in an order are near each other at this part of their median relative difference
+)
 USUAL_SHARE = 0.995  # share of the texts that have a format of the column
 NEAR_BOUND = 5.0  # mean distances of numbers from a natural bound up to which it is one
 HEAPED, STEEP = 20, 0.3  # cells at a bound, and their ratio to those of the number beside it
@@ -229,21 +233,20 @@ def _orders(cells: RuleCells, least: float) -> Iterator[Rule]:
 def _is_sharp(rule: Rule, cells: RuleCells) -> bool:
     """Whether numbers in an order come near each other, and hardly any pair in the wrong order does; True of others.
 
-    A weight that happens to be below a price does neither.
+    A weight that happens to be below a price does neither, nor does the population of a town below that of its state.
     """
     order = rule.statement
     if not isinstance(order, Order) or cells.schema[cells.place(order.low)].family != "number":
         return True
-    differences = cells.numbers_of(order.high) - cells.numbers_of(order.low)
-    differences = differences[meets(rule.given, cells)]
-    above = differences[differences > 0]
-    if not len(above):
+    low, high = (cells.numbers_of(name)[meets(rule.given, cells)] for name in order.columns)
+    size = np.abs(low) + np.abs(high)
+    relative = (high - low)[size > 0] / size[size > 0]
+    if not (relative >= 0).any():
         return False
-    low, middle = np.quantile(above, [0.02, 0.5])
-    step, origin = find_lattice(above)
-    comes_near = low <= max(middle / 5, 0 if origin is None else 2 * step)
-    n_below = ((differences < 0) & (differences >= -max(low, step))).sum()
-    return bool(comes_near and n_below <= MOST_OF_CHANCE * (above <= max(low, step)).sum())
+    near, middle = np.quantile(relative[relative >= 0], [0.02, 0.5])
+    n_below = ((relative < 0) & (relative >= -middle / NEAR_EQUAL)).sum()
+    n_above = ((relative >= 0) & (relative <= middle / NEAR_EQUAL)).sum()
+    return bool(near <= middle / NEAR_EQUAL and n_below <= MOST_OF_CHANCE * n_above)
 
 
 # -- keys -------------------------------------------------------------------------------------------
@@ -293,17 +296,14 @@ class _Keys:
             self.determined[j, k] = True
         n_known = (cells.codes >= 0).sum(0)
         for j in sorted(range(n_columns), key=lambda j: (-n_known[j], j)):
-            twin = next(
-                (k for k in self.representatives if (j, k) in found and (k, j) in found), None
-            )
+            twin = next((k for k in self.representatives if self._are_twins(found, j, k)), None)
             if twin is None:
                 self.representatives.append(j)
             else:
                 self.rules.append(Rule(OneToOne(found[twin, j], found[j, twin])))
         self.representatives.sort()
-        self.rules += [
-            Rule(key) for (j, k), key in found.items() if {j, k} <= {*self.representatives}
-        ]
+        # the keys of twins, too: the judges may refuse that they determine each other
+        self.rules += [Rule(key) for key in found.values()]
         self._find_pairs()
         partial = self.is_asked & ~is_near & (self.rate >= 0.5)
         partial &= (1 - self.rate) <= 0.5 * (1 - self.chance)
@@ -328,6 +328,11 @@ class _Keys:
             if rows.sum() < part * n_known or follows[rows].sum() < self.least * rows.sum():
                 return None
         return key
+
+    def _are_twins(self, found: Mapping[tuple[int, int], Key], j: int, k: int) -> bool:
+        """Whether columns determine each other but for few exceptions."""
+        both = found.get((j, k)), found.get((k, j))
+        return all(key and _share(key, self.cells) >= (1 + self.least) / 2 for key in both)
 
     def _find_pairs(self) -> None:
         codes = self.cells.codes[:PAIR_ROWS]
@@ -524,7 +529,8 @@ def _in_part(
         best, most = None, 0.0
         for c in np.unique(levels.column):
             own = np.flatnonzero((levels.column == c) & is_good[:, i])
-            if not len(own) or cells.schema[c].name in rule.columns:
+            n_levels = len(np.unique(cells.codes[:, c]))
+            if not len(own) or cells.schema[c].name in rule.columns or n_levels > MOST_PARTS:
                 continue
             if len(own) > MOST_IN_SET or not levels.are_values[own].all():
                 own = own[~levels.are_values[own]][:1]
