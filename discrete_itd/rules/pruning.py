@@ -23,12 +23,15 @@ class Arrow(NamedTuple):
 def pruned(judged: Sequence[JudgedRule], cells: RuleCells) -> list[JudgedRule]:
     """The rules that no others imply, of several with the same content the strongest."""
     best = sorted(judged, key=lambda j: -j.gain)
-    equations = [frozenset(j.rule.columns) for j in best if isinstance(j.rule.statement, Equation)]
+    whole = [j.rule.statement for j in best if not j.rule.given]
+    solved = [s for s in whole if isinstance(s, Equation)]
+    equations = [frozenset(e.columns) for e in solved]
     unique = [frozenset(j.rule.columns) for j in unique_ones(best)]
     pairs = [frozenset(a.given | {a.then}) for a in between_columns(best, Key) if len(a.given) > 1]
     kept = [j for j in best if not _is_restated(j, equations, unique, pairs)]
-    for kind in (Order, Key | OneToOne):
-        kept = _without_implied(kept, [*between_columns(kept, kind)])
+    kept = _without_implied(kept, [*between_columns(kept, Order)])
+    follow = [Arrow(frozenset(e.columns[1:]), e.columns[0]) for e in solved]
+    kept = _without_implied(kept, [*between_columns(kept, Key | OneToOne), *follow])
     kept = _without_implied(kept, [*between_conditions(kept, cells)])
     keys = [*between_columns(kept, Key | OneToOne)]
     for one in reversed(unique_ones(kept)):

@@ -37,7 +37,11 @@ class Statement:
     """The base class: a statement on the cells of a row, some of which may be missing."""
 
     kind: ClassVar[str]
-    columns: tuple[Hashable, ...]
+
+    @property
+    def columns(self) -> tuple[Hashable, ...]:
+        """The columns that it is about."""
+        return (vars(self)["column"],)
 
     @property
     def text(self) -> str:
@@ -82,10 +86,6 @@ class OneOf(Statement):
         return "missing" if self.values == (None,) else "values"
 
     @property
-    def columns(self) -> tuple[Hashable, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return (self.column,)
-
-    @property
     def text(self) -> str:
         if self.values == (None,):
             return f"{self.column} is missing"
@@ -115,10 +115,6 @@ class Present(Statement):
     kind = "present"
 
     @property
-    def columns(self) -> tuple[Hashable, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return (self.column,)
-
-    @property
     def text(self) -> str:
         return f"{self.column} is not missing"
 
@@ -141,7 +137,7 @@ class Together(Statement):
     kind = "implication"
 
     @property
-    def columns(self) -> tuple[Hashable, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def columns(self) -> tuple[Hashable, ...]:
         return (self.left.column, self.right.column)
 
     @property
@@ -173,7 +169,7 @@ class Equation(Statement):
     kind = "equation"
 
     @property
-    def columns(self) -> tuple[Hashable, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def columns(self) -> tuple[Hashable, ...]:
         return tuple(self.names[j] for j in (self.relation.child, *self.relation.parents))
 
     @property
@@ -234,7 +230,7 @@ class Order(Statement):
     kind = "order"
 
     @property
-    def columns(self) -> tuple[Hashable, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def columns(self) -> tuple[Hashable, ...]:
         return (self.low, self.high)
 
     @property
@@ -264,10 +260,6 @@ class Range(Statement):
     kind = "range"
 
     @property
-    def columns(self) -> tuple[Hashable, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return (self.column,)
-
-    @property
     def text(self) -> str:
         if math.isinf(self.high):
             return f"{self.column} ≥ {self.low:.12g}"
@@ -294,10 +286,6 @@ class Step(Statement):
     column: Hashable
     step: float
     kind = "step"
-
-    @property
-    def columns(self) -> tuple[Hashable, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return (self.column,)
 
     @property
     def text(self) -> str:
@@ -342,10 +330,6 @@ class Format(Statement):
         return cls(column, "|".join(texts), shapes)
 
     @property
-    def columns(self) -> tuple[Hashable, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return (self.column,)
-
-    @property
     def text(self) -> str:
         return f"{self.column} matches {self.pattern}"
 
@@ -380,8 +364,12 @@ class Format(Statement):
 class Unique(Statement):
     """No two rows have the same values in some columns."""
 
-    columns: tuple[Hashable, ...]
+    names: tuple[Hashable, ...]
     kind = "unique"
+
+    @property
+    def columns(self) -> tuple[Hashable, ...]:
+        return self.names
 
     @property
     def text(self) -> str:
@@ -447,7 +435,7 @@ class Key(Statement):
         return Key.fit(self.determinants, self.column, cells)
 
     @property
-    def columns(self) -> tuple[Hashable, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def columns(self) -> tuple[Hashable, ...]:
         return (*self.determinants, self.column)
 
     @property
@@ -519,7 +507,7 @@ class OneToOne(Statement):
     kind = "key"
 
     @property
-    def columns(self) -> tuple[Hashable, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def columns(self) -> tuple[Hashable, ...]:
         return self.there.columns
 
     @property

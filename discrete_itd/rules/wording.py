@@ -178,7 +178,10 @@ def _number(text: str) -> float:
 def _bare(text: str) -> str:
     """A value without quotation marks around it."""
     text = text.strip()
-    return text[1:-1] if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"" else text
+    try:
+        return ast.literal_eval(text) if text[:1] in ("'", '"') else text
+    except (SyntaxError, ValueError):
+        return text
 
 
 # coefficients of products of factors; the empty one is the constant
