@@ -44,25 +44,20 @@ from discrete_itd.rules.statements import (
 FEWEST_ROWS = 20  # of which a rule speaks
 MOST_OF_CHANCE = 0.1  # exceptions of a rule, as a part of those that independent columns would have
 LEAST_PART = 0.1  # share of the rows to which a rule is limited that holds in part of the table
-LEAST_OTHER = (
-    0.02  # share of the rows in which a key expects another value than the most frequent one
-)
-OFTEN = (
-    0.05  # share of the cells that have a number, from which it is a condition in a column of many
-)
+# share of the rows in which a key expects another value than the most frequent one
+LEAST_OTHER = 0.01
+# share of the cells that have a number, from which it is a condition in a column of many
+OFTEN = 0.05
 MOST_LEVELS, ALL_LEVELS = 30, 500  # levels of a column, and of all columns, that are conditions
-MOST_VALUES, FEW_NUMBERS = (
-    30,
-    8,
-)  # different texts, and numbers, of a column whose values are listed
+# different texts, and numbers, of a column whose values are listed
+MOST_VALUES, FEW_NUMBERS = 30, 8
 MOST_PARTS = 12  # levels of a column by which a statement holds in part of the table
 MOST_IN_SET, MOST_SHAPES = 4, 3  # values in the consequence of an implication; formats of a column
 PAIR_ROWS, PAIR_COLUMNS, PAIR_LEVELS = 5000, 40, 200  # among which pairs are searched
 MOST_PAIRS = 200  # implications with two conditions that are judged
 SMALLEST_STEP = 1e-6
-NEAR_EQUAL = (
-    5.0  # numbers in an order are near each other at this part of their median relative difference
-)
+# numbers in an order are near each other at this part of their median relative difference
+NEAR_EQUAL = 5.0
 USUAL_SHARE = 0.995  # share of the texts that have a format of the column
 NEAR_BOUND = 5.0  # mean distances of numbers from a natural bound up to which it is one
 HEAPED, STEEP = 20, 0.3  # cells at a bound, and their ratio to those of the number beside it
@@ -318,10 +313,8 @@ class _Keys:
     def _key(self, given: tuple[int, ...], column: int) -> Key | None:
         """The key, if rows follow, also of those in which another value than the most frequent one does."""
         key = Key.fit(tuple(self.names[j] for j in given), self.names[column], self.cells)
-        follows, most = (
-            key.follows(self.cells),
-            np.bincount(self.cells.codes[:, column] + 1)[1:].argmax(),
-        )
+        follows = key.follows(self.cells)
+        most = np.bincount(self.cells.codes[:, column] + 1)[1:].argmax()
         is_other = np.isfinite(follows) & (key.expected(self.cells) != most)
         n_known = (self.cells.codes[:, [*given, column]] >= 0).all(1).sum()
         for rows, part in ((np.isfinite(follows), LEAST_PART), (is_other, LEAST_OTHER)):
