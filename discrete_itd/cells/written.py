@@ -1,11 +1,11 @@
 """How the cells of a column are written, and what those mean that are written otherwise than its others.
 
 A column has one notation. Numbers have one text before and after them, or none where several compete (*12.0 oz*, *12.0
-oz.*, *12.0 ounce*); dates have one order of day, month and year. A missing cell is empty: it is no word among numbers,
-no number far from all others (-1, 999) that many rows share, and not sometimes a word and sometimes empty. Codes of one
-width keep their leading zeros; where most cells are numbers, or have one format, few are something else. Text has no
-characters that were lost, escaped or read in another encoding, and does not end with the value of an empty cell of its
-row.
+oz.*, *12.0 ounce*), but for the sign of another currency, which is no notation; dates have one order of day, month and
+year. A missing cell is empty: it is no word among numbers, no number far from all others (-1, 999) that many rows share,
+and not sometimes a word and sometimes empty. Codes of one width keep their leading zeros; where most cells are numbers,
+or have one format, few are something else. Text has no characters that were lost, escaped or read in another encoding,
+and does not end with the value of an empty cell of its row.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from discrete_itd.cells.spelling import edits
 from discrete_itd.encoders.numeric import OFTEN, SEVERAL, gap_codes
 from discrete_itd.reading.columns import recognise
 from discrete_itd.reading.frames import read_cells
-from discrete_itd.reading.numbers import Form, NumberNotation
+from discrete_itd.reading.numbers import SAME_UNIT, Form, NumberNotation
 from discrete_itd.reading.text import GAP_WORDS, LEADING_ZERO, number_of
 from discrete_itd.reading.times import DATE, DateNotation, DurationNotation, date_format
 
@@ -140,6 +140,7 @@ def _of_texts(texts: Sequence[str], counts: Ints, n_numbers: int, n_empty: int) 
     for i, form in forms.items():
         of_unit[form.unit] += int(counts[i])
     unit = max(of_unit, key=lambda u: (u > "", of_unit[u]), default="")
+    amounts = {i for i, form in forms.items() if form.unit and form.unit in SAME_UNIT.values()}
     forms = {i: form for i, form in forms.items() if form.unit in ("", unit)}
     if counts[[i for i, form in forms.items() if LEADING_ZERO.match(form.number)]].sum() >= OFTEN:
         forms = {}  # codes
@@ -157,7 +158,7 @@ def _of_texts(texts: Sequence[str], counts: Ints, n_numbers: int, n_empty: int) 
         return gaps | codes
     least = max(MEASURES * (n_numbers + counts[~is_word].sum()), 1)
     are_days = counts[list(days)].sum() >= least  # first, as 31.01.2024 could be a number
-    numbers = set[int]() if are_days else {*forms, *are_read}
+    numbers = set[int]() if are_days else {*forms, *are_read, *amounts}
     found = _unlike(texts, np.where(is_word, 0, counts), numbers, n_numbers)
     if are_days:
         return found | gaps | _in_one_order(days, counts)

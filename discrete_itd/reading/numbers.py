@@ -50,6 +50,7 @@ CURRENCIES = (
 )  # fmt: skip
 SAME_UNIT = {name: names.split()[0] for names in CURRENCIES for name in names.split()}
 UNITS = rf"(?:[%‰]|[^\W\d_]{{0,3}}[$¢£¥\u20a0-\u20cf]|{'|'.join(map(re.escape, sorted(SAME_UNIT, reverse=True)))})"
+SAME_UNIT |= {sign: sign for sign in "$¢¥"}
 SAME_UNIT |= {mark + dash: "" for mark in ".," for dash in "-–—"}  # whole amounts
 # words for a power of ten behind a number
 POWERS = {word: power for power, words in (
@@ -408,7 +409,7 @@ def _written_as(texts: Sequence[str], counts: np.ndarray, own: NumberNotation) -
 class Form(NamedTuple):
     """How a text with one number is written, whatever stands around it: ``before``, behind, and its digits.
 
-    ``unit`` is the first letter behind it in lower case.
+    ``unit`` is the currency before or behind it, by its first name; else the first letter behind it in lower case.
     """
 
     before: str
@@ -423,4 +424,6 @@ class Form(NamedTuple):
         if match is None:
             return None
         before, number, behind = match.groups()
-        return cls(before, behind, number, next(filter(str.isalpha, behind.casefold()), ""))
+        money = [SAME_UNIT[t] for side in (before, behind) if (t := side.strip()) in SAME_UNIT]
+        unit = money or filter(str.isalpha, behind.casefold())
+        return cls(before, behind, number, next(iter(unit), ""))

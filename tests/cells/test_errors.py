@@ -360,6 +360,19 @@ def test_missing_and_unreadable_cells_and_lost_characters():
     assert not [cell for cell in cells if cell[1] == "gap"]
 
 
+@pytest.mark.parametrize("share", [0.03, 0.2, 0.5])
+@pytest.mark.parametrize("signs", [("£{}", "€{}"), ("{} EUR", "{} USD"), ("${}", "CHF {}")])
+def test_property_the_currency_of_an_amount_is_no_matter_of_notation(signs, share):
+    random = np.random.default_rng(0)
+    amounts = np.exp(random.normal(5, 1, 400)).round(2)
+    which = (random.random(400) < share).astype(int)
+    cells = [signs[i].format(f"{x:,.2f}") for i, x in zip(which, amounts, strict=True)]
+    frame = pd.DataFrame({"amount": cells, "shop": random.choice(["a", "b"], 400)})
+    repaired, found = repair_errors(frame)
+    assert not len(found[found["column"] == "amount"])
+    pd.testing.assert_frame_equal(repaired, frame)
+
+
 def numbers(n=200):
     return np.random.default_rng(0).integers(10, 90, n)
 
