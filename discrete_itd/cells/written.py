@@ -2,10 +2,10 @@
 
 A column has one notation. Numbers have one text before and after them, or none where several compete (*12.0 oz*, *12.0
 oz.*, *12.0 ounce*), but for the sign of another currency, which is no notation; dates have one order of day, month and
-year. A missing cell is empty: it is no word among numbers, no number far from all others (-1, 999) that many rows share,
-and not sometimes a word and sometimes empty. Codes of one width keep their leading zeros; where most cells are numbers,
-or have one format, few are something else. Text has no characters that were lost, escaped or read in another encoding,
-and does not end with the value of an empty cell of its row.
+year. A missing cell is empty: it is no word among numbers, no number far from all others (-1, 999) that many rows
+share, and not sometimes a word and sometimes empty. Codes of one width keep their leading zeros; where most cells are
+numbers, or have one format, few are something else. Text has no characters that were lost, escaped or read in another
+encoding, and does not end with the value of an empty cell of its row.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def demo(_: argparse.Namespace) -> int:
         return code
     lines = pd.read_csv(scores).sort_values("score")
     put("\nthe most anomalous of the new orders:")
-    for row, reason in lines.loc[lines["alarm"], "reason"].head(3).items():
+    for row, reason in lines[lines["alarm"]].head(3).set_index("row")["reason"].items():
         put(f"  row {row}: {reason}")
     if find_spec("matplotlib"):
         if code := _typed("report", model, new, "--out", page):

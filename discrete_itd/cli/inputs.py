@@ -134,7 +134,7 @@ class Reader:
         all_used: bool = False,
         n_rows: int | None = None,
     ) -> Iterator[tuple[pd.DataFrame, Rows]]:
-        """A table in chunks, as they are and encoded; the index of the rows are their numbers, from 1.
+        """A table in chunks, as they are and encoded; the index of the rows are their numbers, from 0.
 
         Besides the columns of the model, the columns ``keep`` are read, or all; else a warning says which are ignored.
         A UserError names the file, and the column and value of a cell that the model cannot take.
@@ -230,7 +230,7 @@ def groups_of(frame: pd.DataFrame, path: str, name: str | None) -> pd.Series | N
         raise UserError(f"{path}: column {name!r}: named in --groups, but not there")
     groups = cast(pd.Series, frame.iloc[:, places[0]])
     if groups.isna().any():
-        row = int(groups.isna().to_numpy().argmax()) + 1
+        row = int(groups.isna().to_numpy().argmax())
         raise UserError(f"{path}: column {name!r}: named in --groups, but missing in row {row}")
     return groups
 

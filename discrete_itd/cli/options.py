@@ -374,10 +374,10 @@ examples:
   discrete-itd fit inliers.csv --out detector.safetensors --detector --false-alarm-rate 0.005
 """),
     "score": Command("scoring", _add_score, "log-probabilities of a table's rows", f"""\
-Write the log-probability of each row: columns log_prob (nats; anomalies have low ones) and stderr, in the order
-of the table. It is the log-probability of the cells that are not missing. With continuous columns it is a
-density, per unit of the column (per second for dates). Columns that the model does not know are ignored; --keep copies
-columns of TABLE to the output, before the others.
+Write the log-probability of each row: columns row (from 0, as pandas counts), log_prob (nats; anomalies have low
+ones) and stderr, in the order of the table. It is the log-probability of the cells that are not missing. With
+continuous columns it is a density, per unit of the column (per second for dates). Columns that the model does not know
+are ignored; --keep copies columns of TABLE to the output, after the row.
 
 MODEL may be a detector (fit --detector). There are then four more columns: score (nats; alarms are raised by a low
 score), p_value (at most t with probability at most t for an inlier), alarm (True or False), and unreadable: the cells
@@ -404,7 +404,7 @@ example:
 """),
     "check": Command("reporting", _add_check, "wrong cells of a table, and what they should be", f"""\
 Find the cells of a table that are probably wrong, by its other rows and the other cells of the row; no model is needed.
-FILE has one line per cell: row (from 1, without the header), column, value, expected, expected_probability,
+FILE has one line per cell: row (from 0, as pandas counts), column, value, expected, expected_probability,
 probability_wrong and a sentence, the most probable error first; with --repair also repaired, True or False. The table
 is read whole.
 
@@ -440,7 +440,7 @@ Targets are compared with inliers that were not used for training: all rows of -
 met if the whole 95% interval of the measured value is at or below it, missed if the interval is above it, and otherwise
 undecided. The last line printed is then pass, fail or undecided.
 
-TABLE or the page may be -, the standard input or output. Rows are counted from 1, without the header.
+TABLE or the page may be -, the standard input or output. Rows are counted from 0, as pandas does.
 Figures need pip install 'discrete-itd[plot]'.
 
 {TABLES}

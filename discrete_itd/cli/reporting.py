@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -26,6 +25,7 @@ from discrete_itd.cli.tables import (
     Dialect,
     EmptyTableError,
     check_out,
+    ending,
     reading,
     say,
     shown,
@@ -35,6 +35,8 @@ from discrete_itd.cli.tables import (
 from discrete_itd.detection.outliers import find_outliers
 from discrete_itd.encoders import Rows
 from discrete_itd.plots import new_axes
+from discrete_itd.reading.columns import recognise
+from discrete_itd.reading.frames import holds_text
 from discrete_itd.reporting.findings import Findings, examine
 from discrete_itd.reporting.page import VERDICTS, errors_page, judgement, render
 from discrete_itd.statistics import count
@@ -132,7 +134,7 @@ def check(args: argparse.Namespace) -> None:
         if args.rows is not None:
             rest = frame if groups is None else frame.drop(columns=groups.name)
             odd = find_outliers(rest, n_rows=args.rows, groups=groups, random_state=0)
-            lines = joined(cells, odd)
+            lines = joined(cells, _in_notation(odd, rest))
             summary += f", beside the {count(len(set(odd['row'])), 'oddest row')}"
     if args.out is not None:
         write_table(args.out, [lines])
@@ -161,9 +163,25 @@ def check(args: argparse.Namespace) -> None:
 
 
 def _review_beside(path: str) -> str:
-    """The name of the file with the cells to review beside a repaired copy: ``a.review.csv`` beside ``a.csv``."""
-    name, *endings = Path(path).name.split(".")
-    return str(Path(path).with_name(".".join([name, "review", *endings])))
+    """The file with the cells to review beside a repaired copy: ``a.b.review.csv.gz`` beside ``a.b.csv.gz``."""
+    endings = path[path.lower().rindex(ending(path)) :]
+    return f"{path.removesuffix(endings)}.review{endings}"
+
+
+def _in_notation(odd: pd.DataFrame, frame: pd.DataFrame) -> pd.DataFrame:
+    """The cells of :func:`~discrete_itd.find_outliers` as a table of text writes them, expected values too."""
+    odd = odd.astype({"value": object, "expected": object})
+    for name, lines in odd.groupby("column"):
+        texts = cast(pd.Series, frame[name].dropna())
+        if not holds_text(texts):
+            continue
+        odd.loc[lines.index, "value"] = np.asarray(frame.loc[lines["row"], name])
+        counts = texts.value_counts()
+        notation = recognise([*map(str, counts.index)], np.asarray(counts)).notation
+        expected = cast(pd.Series, lines["expected"].dropna().infer_objects())
+        if notation is not None and expected.dtype.kind in "ifmM":
+            odd.loc[expected.index, "expected"] = np.asarray(notation.write(expected))
+    return odd
 
 
 def joined(cells: pd.DataFrame, odd: pd.DataFrame) -> pd.DataFrame:
@@ -179,11 +197,11 @@ def joined(cells: pd.DataFrame, odd: pd.DataFrame) -> pd.DataFrame:
         found_by=np.where(by_both, "both", "errors"), score=[scores.get(i) for i in cells["row"]]
     )
     is_listed = pd.Index(of_odd).isin(of_cells)
-    is_listed |= (odd["column"].isna() & odd["row"].isin(cells["row"])).to_numpy()
+    is_listed |= np.asarray(odd["column"].isna() & odd["row"].isin(cells["row"]))
     more = odd[~is_listed].assign(found_by="outliers")
     if "repaired" in cells:
         more = more.assign(repaired=False)
     names = [*cells.columns.drop("sentence"), "sentence"]
     lines = pd.concat([t[[*cells]] for t in (cells, more) if len(t)] or [cells])
-    order = np.lexsort([lines["score"].to_numpy(float), -lines["probability_wrong"]])  # NaN last
+    order = np.lexsort([np.asarray(lines["score"], float), -lines["probability_wrong"]])  # NaN last
     return lines.iloc[order].reset_index(drop=True).reindex(columns=names)

@@ -101,7 +101,7 @@ def _scoring(
     outputs = (*DENSITY_OUTPUTS, *asked, *["nats"] * args.explain)
 
     def scored(source: Source, tally: Tally, _: str | None) -> Iterator[pd.DataFrame]:
-        taken = [*answer_types(model, outputs, n_reasons)]
+        taken = ["row", *answer_types(model, outputs, n_reasons)]
         keep = kept_names(source.path, source.names, args.keep, taken)
         keys = outside.RepeatedKeys(
             density_of(model).encoder_, source.names if detects(model) else []
@@ -118,7 +118,8 @@ def _scoring(
                 n_alarms = int(scores["alarm"].to_numpy()[~is_unreadable].sum())
                 tally.update(alarm=n_alarms, unreadable=int(is_unreadable.sum()))
                 tally.update({f"outside {j}": int(n) for j, n in enumerate(rows.is_outside.sum(0))})
-            yield pd.concat([chunk[keep], scores], axis=1)
+            row = pd.Series(chunk.index, index=chunk.index, name="row")
+            yield pd.concat([row, chunk[keep], scores], axis=1)
         if text := keys.sentence():
             warn(f"{source.path}: {text}")
 

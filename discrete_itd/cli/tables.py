@@ -55,7 +55,8 @@ class Source:
     """A table that is open for reading.
 
     ``take`` goes from a number of rows, and names of columns or None for all, to frames of that many rows, the last one
-    maybe shorter, whose index numbers the rows from 1. Cells of a CSV are text, columns of Parquet have Arrow's types.
+    maybe shorter, whose index numbers the rows from 0, as pandas does. Cells of a CSV are text, columns of Parquet have
+    Arrow's types.
     """
 
     path: str
@@ -176,15 +177,15 @@ def _csv(
     def take(n_rows: int, wanted: Sequence[str] | None) -> Iterator[pd.DataFrame]:
         places = [i for i, name in enumerate(names) if wanted is None or name in wanted]
         columns = [names[i] for i in places]
-        first, part = 1, reader.get_chunk(1)[:0]  # the header
+        first, part = 0, reader.get_chunk(1)[:0]  # the header
         with suppress(StopIteration):
             while True:
                 part = reader.get_chunk(n_rows)
                 index = pd.RangeIndex(first, first + len(part))
                 yield part[places].set_axis(columns, axis=1).set_axis(index)
                 first += len(part)
-        if first == 1:  # no rows
-            yield part[places].set_axis(columns, axis=1).set_axis(pd.RangeIndex(1, 1))
+        if first == 0:  # no rows
+            yield part[places].set_axis(columns, axis=1).set_axis(pd.RangeIndex(0))
 
     return Source(path, kind, names, take, dialect)
 
@@ -230,7 +231,7 @@ def _parquet(path: str, stack: ExitStack) -> Source:
     schema = file.schema_arrow
 
     def take(n_rows: int, wanted: Sequence[str] | None) -> Iterator[pd.DataFrame]:
-        first, names = 1, [name for name in schema.names if wanted is None or name in wanted]
+        first, names = 0, [name for name in schema.names if wanted is None or name in wanted]
         none = [] if file.metadata.num_rows else [schema.empty_table().select(names)]
         for batch in chain(none, file.iter_batches(n_rows, columns=names)):
             # the types of the file, whatever stands in the part
@@ -387,8 +388,8 @@ def same_file(a: str, b: str) -> bool:
 
 
 def shown(table: str) -> str:
-    """The path of a table, or what stands for the standard input."""
-    return "the standard input" if table == STANDARD else table
+    """The name of a table's file, or what stands for the standard input."""
+    return "the standard input" if table == STANDARD else Path(table).name
 
 
 def say(out: str | None, text: str) -> None:

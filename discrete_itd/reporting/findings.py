@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,9 +15,10 @@ from discrete_itd.detection import outside
 from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.reasons import NO_CELL, reasons
 from discrete_itd.detection.strata import named
-from discrete_itd.detection.thresholds import Threshold
+from discrete_itd.detection.thresholds import AlarmCount, Threshold
 from discrete_itd.encoders import Column, Rows, as_frame, written
 from discrete_itd.encoders.column import is_missing
+from discrete_itd.encoders.relations import USUAL
 from discrete_itd.encoders.rows import check_any
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.plots import (
@@ -37,6 +39,8 @@ from discrete_itd.validation import check_integer, check_real, check_share
 
 MOST_CELLS_SHOWN = 24  # most cells of an anomalous row that are shown, besides those with a reason
 N_REASONS = 3  # most cells of a row that are named as reasons
+MOST_EXPLAINED = 200  # most alarms whose kind is found, those with the lowest scores
+OTHERWISE = "does not fit the rest of its row"  # kind of an alarm
 # the matrix of pairs of columns is left out if it takes more floats per row: some tenths of a second
 MOST_WORK = 1 << 25
 
@@ -102,8 +106,15 @@ class Findings:
         Mean surprisal of the M inliers. If all their cells are missing, the interval is the whole line.
     is_mass : bool
         Whether all columns have probabilities; continuous columns have densities.
+    median, n_top
+        Median surprisal of the inliers, and the number of those that own more than half of what the mean has above
+        it, if they are at most one in a hundred, else 0.
     alarms, verdicts
         Threshold and calibration; one verdict for each target.
+    kinds : DataFrame
+        From :func:`kinds_of`: a line for each alarm, of at most the ``MOST_EXPLAINED`` most anomalous.
+    n_unreadable : int
+        Rows of the table with an unreadable cell, of which each is an alarm that no rate counts.
     gain : float
         Nats per held-out row of the training table by which the model is better than independent columns.
     history, stopped
@@ -123,10 +134,14 @@ class Findings:
     n_cells: int
     n_inlier_cells: int
     nats: Interval
+    median: float
+    n_top: int
     stderr: np.ndarray
     is_mass: bool
     alarms: Alarms
     verdicts: tuple[Verdict, ...]
+    kinds: pd.DataFrame
+    n_unreadable: int
     gain: float
     history: pd.DataFrame
     stopped: str
@@ -149,6 +164,14 @@ class Findings:
         """Number of rows in the table that raise an alarm; None if the model has no threshold."""
         threshold = self.alarms.threshold
         return None if threshold is None else int((self.surprisal > -threshold.offset).sum())
+
+    @property
+    def n_expected(self) -> AlarmCount | None:
+        """Alarms among as many new inliers as the table has rows; None without calibration rows."""
+        threshold = self.alarms.threshold
+        if threshold is None or not threshold.n_calibration or not self.n_rows:
+            return None
+        return threshold.alarms_expected(self.n_rows)
 
     @property
     def scores(self) -> RowScores:
@@ -265,12 +288,17 @@ def examine(
             score, alarms = detector.score_samples(rows), _alarms(detector, known)
         else:
             score = estimate.log_prob if known is rows else density.score_samples(rows)
+        order = np.argsort(score, kind="stable")
+        limit = -np.inf if detector is None else detector.offset_
+        is_alarm = (score < limit) | (rows.is_unreadable & (detector is not None))
+        kinds = kinds_of(detector, rows, order[is_alarm[order]][:MOST_EXPLAINED])
         worst = most_anomalous_rows(
-            density, rows, score, n_most_anomalous, detector=detector, keep=keep
+            density, rows, score, n_most_anomalous, detector=detector, kinds=kinds, keep=keep
         )
     own, schema = density.model_, density.encoder_.schema
     n_known_cells = int((~np.isnan(known.cells)).sum())
-    nats = mean_interval(0.0 - estimate.log_prob)  # not -0.0
+    surprisal = 0.0 - estimate.log_prob  # not -0.0
+    nats, median = mean_interval(surprisal), float(np.median(surprisal))
     if not n_known_cells:
         nats = Interval(nats.value, -np.inf, np.inf)
     measured = {"nats": (nats, target_nats), "false alarms": (alarms.rate, target_false_alarms)}
@@ -284,6 +312,8 @@ def examine(
         n_cells=int((~np.isnan(rows.cells)).sum()),
         n_inlier_cells=n_known_cells,
         nats=nats,
+        median=median,
+        n_top=_n_top(surprisal - median),
         stderr=estimate.stderr,
         is_mass=all(column.has_masses for column in schema),
         alarms=alarms,
@@ -292,6 +322,8 @@ def examine(
             for what, (interval, target) in measured.items()
             if interval is not None and target is not None
         ),
+        kinds=kinds,
+        n_unreadable=int(is_alarm[rows.is_unreadable].sum()),
         gain=own.held_out.gain,
         history=density.history_,
         stopped=own.stopped,
@@ -301,6 +333,13 @@ def examine(
         facts=facts(own, density.n_evaluations),
         limits=limits(own),
     )
+
+
+def _n_top(above: np.ndarray) -> int:
+    """How many of the largest values own more than half of the sum of the positive ones; 0 if over one in a hundred."""
+    above, n = np.sort(np.maximum(above, 0.0))[::-1], len(above) // 100
+    share = above.cumsum() / max(above.sum(), np.finfo(float).tiny)
+    return int((share[:n] <= 0.5).sum() + 1) if n and share[n - 1] > 0.5 else 0
 
 
 def _alarms(detector: DiffusionOutlierDetector, known: Rows) -> Alarms:
@@ -335,15 +374,26 @@ def most_anomalous_rows(
     n: int,
     *,
     detector: DiffusionOutlierDetector | None = None,
+    kinds: pd.DataFrame | None = None,
     keep: Sequence[Hashable] = (),
 ) -> pd.DataFrame:
     """The n of N rows with the lowest scores, shape (N,) in nats, and up to ``N_REASONS`` reasons for each.
 
-    Columns: row (its label in the table), nats (minus the score), p_value (NaN without calibration rows), reasons (a
-    tuple of sentences), cells (a tuple of name, value as text, and whether a reason is about it: the columns to keep,
-    :func:`kept`, then the columns of the model, of many the first ``MOST_CELLS_SHOWN`` and all with a reason).
+    With the ``kinds`` of alarms, from :func:`kinds_of`, a row of each kind precedes others of the same. Columns: row
+    (its label in the table), nats (minus the score), p_value (NaN without calibration rows), n_alike (other alarms of
+    its kind), reasons (a tuple of sentences), cells (a tuple of name, value as text, and whether a reason is about it:
+    the columns to keep, :func:`kept`, then the columns of the model, of many the first ``MOST_CELLS_SHOWN`` and all
+    with a reason).
     """
-    worst, p = np.argsort(score, kind="stable")[:n], np.full(len(rows), np.nan)
+    order, p = np.argsort(score, kind="stable"), np.full(len(rows), np.nan)
+    n_alike = np.zeros(len(rows), int)
+    if kinds is not None:
+        firsts = kinds.drop_duplicates(["column", "kind"])
+        positions = firsts["position"].to_numpy(int)
+        n_alike[positions] = firsts["n"].to_numpy(int) - 1
+        is_later = ~np.isin(order, positions)
+        order = order[np.sort(np.argsort(is_later, kind="stable")[:n])]
+    worst = order[:n]
     if n and len(rows) and detector is not None and len(detector.calibration_scores_):
         p = detector.p_values(rows)
     rows = rows.take(worst)
@@ -356,7 +406,55 @@ def most_anomalous_rows(
         values += [(name, rows.frame[name].iloc[i]) for name in shown]
         cells.append(tuple((str(n), _text(v, columns.get(n)), n in names) for n, v in values))
     found = {"row": list(rows.index), "nats": 0.0 - score[worst], "p_value": p[worst]}  # not -0.0
+    found["n_alike"] = n_alike[worst]
     return pd.DataFrame(found).assign(reasons=said, cells=cells)
+
+
+def kinds_of(
+    detector: DiffusionOutlierDetector | None, rows: Rows, alarms: np.ndarray
+) -> pd.DataFrame:
+    """What the alarms at some positions are about, by the most suspicious cell of each row.
+
+    One line for each: position, column (as text, "" where no cell is suspicious), kind (what its cell breaks, in
+    words), and n, the number of these alarms with that column and kind.
+    """
+    fields = ["position", "column", "kind"]
+    if detector is None or not len(alarms):
+        return pd.DataFrame(columns=pd.Index([*fields, "n"]))
+    alarmed = rows.take(alarms).labelled(range(len(alarms)))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "column .* no value was seen in training")
+        reason = detector.reasons(alarmed, k=1).set_index("row").to_dict("index")
+    lines = [
+        (position, *_kind(alarmed, i, reason.get(i))) for i, position in enumerate(alarms.tolist())
+    ]
+    table = pd.DataFrame(lines, columns=pd.Index([*fields, "conflict"]))
+    for _, group in table[table["kind"] == OTHERWISE].groupby("column"):
+        (conflict, n), *_ = Counter(group["conflict"]).most_common(1)
+        if conflict is not None and 2 * n > len(group):  # most contradict the same column
+            table.loc[group.index, "kind"] = f"does not fit {conflict}"
+    table["n"] = table.groupby(["column", "kind"])["position"].transform("size")
+    return table.drop(columns="conflict")
+
+
+def _kind(rows: Rows, i: int, reason: Mapping[Hashable, Any] | None) -> tuple[str, str, str | None]:
+    """The column that the reason of row i names, the kind of the reason, and the column that the cell contradicts."""
+    if reason is None:
+        return "", "a rare combination of cells", None
+    names = [str(name) for name in rows.encoder.names]
+    j = rows.encoder.place_of(reason["column"])
+    kind, conflict = OTHERWISE, reason["conflict_column"]
+    relations = zip(rows.encoder.relations, rows.follows[i], strict=True)
+    broken = [r for r, follows in relations if follows == 0 and r.share > USUAL]
+    if not pd.isna(rows.unreadable[i, j]):
+        kind = "cannot be read"
+    elif np.isnan(reason["nats"]) and broken:
+        kind = f"breaks {names[broken[0].child]} = {broken[0].expression(names)}"
+    elif is_missing(reason["value"]):
+        kind = "is missing"
+    elif rows.is_outside[i, j]:
+        kind = "has a value beyond those of training"
+    return names[j], kind, None if pd.isna(conflict) else str(conflict)
 
 
 def _reasons(

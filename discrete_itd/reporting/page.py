@@ -14,6 +14,7 @@ import os
 import re
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from functools import cache
 from pathlib import Path
@@ -213,8 +214,8 @@ def spans(text: str) -> Markup:
 
 
 def nats(value: float) -> str:
-    """A number of nats with two decimals."""
-    return f"{value:.2f} nats"
+    """A number of nats with two decimals, from a thousand on without."""
+    return f"{value:.2f} nats" if abs(value) < 1000 else f"{value:,.0f} nats"
 
 
 def p_value(p: float) -> str:
@@ -241,7 +242,7 @@ def judgement(verdict: Verdict, found: Findings) -> str:
     """Measured value, target and conclusion, in one sentence without its full stop."""
     measured, target = verdict.measured, verdict.target
     if verdict.what == "nats":
-        what = f"the mean surprisal of {an_inlier(found)} is {nats(measured.value)}"
+        what = f"the mean surprisal of {an_inlier(found)} is {nats(measured.value)}{owners(found)}"
         if not found.n_inlier_cells:
             what = "all cells are missing, so there is nothing to score"
         between = f"{measured.low:.2f} to {measured.high:.2f}"
@@ -257,6 +258,35 @@ def judgement(verdict: Verdict, found: Findings) -> str:
     if verdict.passed is None:
         more = f"; more {'rows' if found.n_inlier_cells else 'cells'} are needed to decide"
     return f"{what}{interval}, the target is {wanted}{more}"
+
+
+def owners(found: Findings) -> str:
+    """That a few rows own the mean surprisal, if they do."""
+    if not found.n_top:
+        return ""
+    rows = count(found.n_top, "row")
+    return f" (more than half of what it has above the median, {nats(found.median)}, is of {rows})"
+
+
+def expectation(found: Findings) -> str:
+    """How many alarms as many new inliers would raise."""
+    threshold, expected = found.alarms.threshold, found.n_expected
+    if threshold is None or expected is None:
+        return "how many inliers raise one is unknown, as none were held out"
+    whose = "rows like the calibration rows" if threshold.contaminated else "inliers"
+    return (
+        f"{found.n_rows:,} {whose} would raise about {expected.mean:.0f}"
+        f" ({expected.low:.0f} to {expected.high:.0f} in 95 of 100 tables)"
+    )
+
+
+def blamed(found: Findings, by: str) -> list[tuple[str, int]]:
+    """The columns of the alarms, or ("kind") what their cells break, with the number of rows, most frequent first."""
+    columns, kinds = found.kinds["column"], found.kinds["kind"]
+    names = [c or "no single column" for c in columns]
+    if by == "kind":
+        names = [f"{c} {kind}".strip() for c, kind in zip(columns, kinds, strict=True)]
+    return Counter(names).most_common()
 
 
 def longer_training(found: Findings) -> str:

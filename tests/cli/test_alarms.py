@@ -127,7 +127,7 @@ def test_groups_of_a_column_are_held_out_together(capsys):
     assert "column 'shop': named in --groups, but not there" in err
     table.assign(customer=["a", None] * 50).to_csv("g.csv", index=False)
     _, err = run("fit g.csv --out new --groups customer", capsys, 2)
-    assert "column 'customer': named in --groups, but missing in row 2" in err
+    assert "column 'customer': named in --groups, but missing in row 1" in err
 
 
 def test_too_few_rows_for_the_rate_are_told(capsys):
@@ -147,7 +147,8 @@ def test_score_is_that_of_python(capsys):
     found, detector, X = scores(), reported.detector(), rows()
     nats = [f"nats_{name}" for name in X.columns]
     own = ["score", "p_value", "alarm", "unreadable"]
-    assert list(found.columns) == ["log_prob", "stderr", *own, *nats]
+    assert list(found.columns) == ["row", "log_prob", "stderr", *own, *nats]
+    assert found["row"].tolist() == list(range(44))
     assert found["unreadable"].isna().all()
     np.testing.assert_allclose(found["log_prob"], detector.density_.log_prob(X).log_prob, rtol=1e-5)
     np.testing.assert_allclose(found["score"], detector.score_samples(X), rtol=1e-5)
@@ -263,15 +264,17 @@ def test_kept_columns_are_copied_as_they_are(place, capsys, monkeypatch):
         assert "key" not in capsys.readouterr().err  # that it is ignored
         kept = pd.read_csv("s.csv", dtype=str, keep_default_na=False)
         given = pd.read_csv("t.csv", dtype=str, keep_default_na=False)
-        pd.testing.assert_frame_equal(kept.iloc[:, :3], given[["key", "free", "a, b"]])
-        pd.testing.assert_frame_equal(scores().iloc[:, 3:], scores("plain.csv"))
+        pd.testing.assert_frame_equal(kept.iloc[:, 1:4], given[["key", "free", "a, b"]])
+        pd.testing.assert_frame_equal(
+            scores().drop(columns=["key", "free", "a, b"]), scores("plain.csv")
+        )
     (place / "in").mkdir()
     frame[:30].to_csv("in/1.csv", index=False)
     frame[30:].to_csv("in/2.csv", index=False)
     run("score d.safetensors in --out out/ --keep key", capsys)
     assert pd.read_csv("out/2.csv", dtype=str)["key"].tolist() == frame["key"][30:].tolist()
     run("score d.safetensors in --out out/ --keep free", capsys)  # other options: made anew
-    assert list(scores("out/1.csv"))[:2] == ["free", "log_prob"]
+    assert list(scores("out/1.csv"))[:3] == ["row", "free", "log_prob"]
     message = "column 'p_value': named in --keep, but also the name of an answer"
     assert message in run(f"{SCORE} --out s.csv --keep p_value", capsys, 2).err
 
@@ -294,7 +297,7 @@ def test_kept_columns_of_parquet_keep_their_types(capsys, monkeypatch):
     parquet.write_table(table, "t.parquet")
     run("score d.safetensors t.parquet --out s.parquet --keep whole,day,text", capsys)
     kept = parquet.read_table("s.parquet")
-    assert kept.column_names[:4] == ["whole", "day", "text", "log_prob"]
+    assert kept.column_names[:5] == ["row", "whole", "day", "text", "log_prob"]
     for name in ("whole", "day", "text"):
         assert kept[name].to_pylist() == extra[name].to_pylist()
         assert kept.schema.field(name).type == extra[name].type

@@ -268,7 +268,7 @@ def test_score(capsys):
     assert err == "discrete-itd: note: turned.csv: ignoring 1 of 5 columns: id\n"
     assert out.startswith("wrote s.csv: 40 rows, -")
     scores = pd.read_csv("s.csv")
-    assert list(scores.columns) == ["log_prob", "stderr"]
+    assert list(scores.columns) == ["row", "log_prob", "stderr"]
     model = DiffusionDensity.load("m.safetensors")
     estimate = model.log_prob(frame.drop(columns="id"))
     np.testing.assert_allclose(scores["log_prob"], estimate.log_prob, rtol=1e-5)
@@ -390,7 +390,7 @@ def test_a_model_of_an_array():
     DiffusionDensity(denoiser=SMALL, max_steps=1, n_evaluations=4).fit(codes).save("a.safetensors")
     pd.DataFrame(codes).to_csv("codes.csv", index=False)
     run("score a.safetensors codes.csv --out s.csv --explain")
-    assert list(pd.read_csv("s.csv").columns) == ["log_prob", "stderr", "nats_0", "nats_1"]
+    assert list(pd.read_csv("s.csv").columns) == ["row", "log_prob", "stderr", "nats_0", "nats_1"]
     run("sample a.safetensors -n 2 --out rows.csv")
     assert list(pd.read_csv("rows.csv").columns) == ["0", "1"]
     run("sample a.safetensors -n 2 --given 1=2 --out rows.csv")
@@ -656,7 +656,7 @@ REFUSED = {
     "score a word": ("score x t.csv --out o.csv", "t.csv: column 'day' (and 4 more): "),
     "score no number": (
         "score x badprice.csv --out o.csv",
-        "badprice.csv: row 1: column 'price': expected numbers, got '2,50'; if all numbers of this table are like",
+        "badprice.csv: row 0: column 'price': expected numbers, got '2,50'; if all numbers of this table are like",
     ),
     "score no rows": (f"{SCORE} norows.csv --out o.csv", "norows.csv: column 'colour' (and 3 more)"),
     "impute over table": ("impute x gaps.csv --out gaps.csv", "would be written over the table"),

@@ -113,7 +113,7 @@ def test_filled_and_repaired_cells_have_the_types_of_the_table(fitted, monkeypat
     errors = pd.read_parquet("e.parquet")
     changed = set()
     for line in errors.itertuples():
-        before, after = (table.loc[line.row - 1, line.column] for table in (given, repaired))
+        before, after = (table.loc[line.row, line.column] for table in (given, repaired))
         if after is not before and str(after) != str(before):
             assert str(after) == line.expected
             changed.add(line.column)

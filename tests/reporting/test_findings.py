@@ -16,7 +16,7 @@ from discrete_itd.detection.reasons import NO_CELL
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.plots import column_entropies
 from discrete_itd.recipes import Network
-from discrete_itd.reporting import findings
+from discrete_itd.reporting import findings, page
 from discrete_itd.reporting.findings import (
     Alarms,
     Verdict,
@@ -174,6 +174,33 @@ def test_the_most_anomalous_rows_are_those_with_the_lowest_scores():
     told = detector.reasons(X.iloc[order], k=3).groupby("row")["sentence"].agg(tuple)
     assert lines["reasons"].tolist() == [told.get(i + 100, (NO_CELL,)) for i in order]
     assert len(told) >= 4
+
+
+@pytest.mark.filterwarnings("ignore:outside the range or the categories")
+def test_property_each_column_and_kind_of_alarm_has_a_row_before_others_of_the_same():
+    detector = reported.detector()
+    X = pd.concat([reported.odd()] * 5 + [reported.table(30, 9)], ignore_index=True)
+    found = examine(detector, X, n_most_anomalous=X.shape[0])
+    kinds = found.kinds.set_index("position")
+    assert set(kinds.index) == set(np.flatnonzero(detector.predict(X) == -1))
+    groups = kinds.groupby(["column", "kind"]).ngroup()
+    n_kinds = groups.nunique()
+    assert 1 < n_kinds < len(kinds)
+    assert (kinds["n"] == groups.map(groups.value_counts())).all()
+    few = examine(detector, X, n_most_anomalous=n_kinds).most_anomalous
+    assert groups[few["row"]].nunique() == n_kinds
+    assert (few["n_alike"] + 1).sum() == len(kinds)
+    assert few["nats"].is_monotonic_decreasing
+    assert sorted(found.most_anomalous["row"]) == list(X.index)
+    assert sum(n for _, n in page.blamed(found, "kind")) == len(kinds)
+    assert found.n_expected == detector.threshold_.alarms_expected(len(X))
+
+
+@pytest.mark.parametrize(("n_far", "owners"), [(0, 0), (1, 1), (3, 2), (30, 0)])
+def test_few_rows_that_own_a_mean_are_counted(n_far, owners):
+    above = np.random.default_rng(0).normal(size=500)
+    above[:n_far] = 1e5
+    assert findings._n_top(above) == owners
 
 
 def test_only_a_fitted_model_is_examined():

@@ -83,14 +83,17 @@ def read(text):
 
 def test_the_numbers_are_those_of_the_findings(found, read):
     detector = reported.detector()
+    surprisal = -detector.density_.log_prob(reported.table(120, 8)).log_prob
     said = [
-        f"Mean surprisal of an inlier {-detector.density_.log_prob(reported.table(120, 8)).log_prob.mean():.2f} nats",
+        f"Median surprisal of an inlier {np.median(surprisal):.2f} nats per row, mean {surprisal.mean():.2f} nats",
         f"Highest anomaly score {-detector.score_samples(rows()).min():.2f} nats",
         f"Alarms {(detector.predict(rows()) == -1).sum()} of 64,",
         f"the threshold of {-detector.offset_:.2f} nats",
         f"95 % interval {found.nats.low:.2f} to {found.nats.high:.2f}",
         "64 rows, 1 March 2024",
         page.longer_training(found),
+        f"64 inliers would raise about {found.n_expected.mean:.0f} (",
+        *(f"{name} ({n})" for name, n in page.blamed(found, "column")[:5]),
     ]
     for words in said:
         assert words in read.words
@@ -170,7 +173,7 @@ def test_rows_are_called_inliers_only_if_they_were_given_as_such():
         for inliers in (rows, None)
     )
     for template in (
-        "Mean surprisal of {a}",
+        "Median surprisal of {a}",
         ": the mean surprisal of {a} is ",
         " of 30 {all} raise",
         "The surprisal of {a} is an estimate",
@@ -191,7 +194,7 @@ def test_rows_are_called_inliers_only_if_they_were_given_as_such():
 def test_where_all_cells_are_missing_there_is_nothing_to_score():
     for model in (reported.density(), reported.detector()):
         read = Reader(page.report(model, reported.nothing(), target_nats=9.0))
-        assert "Mean surprisal of a row of this table None all cells are missing" in read.words
+        assert "Median surprisal of a row of this table None all cells are missing" in read.words
         assert "Undecided: all cells are missing, so there is nothing to score, the" in read.words
         assert "the target is at most 9 nats; more cells are needed to decide." in read.words
         assert read.words.count("All cells are missing, so there is nothing to score.") == 1
