@@ -419,7 +419,7 @@ example:
     "rules": Command("rules", _add_rules, "what a table obeys, and which new rows do not", f"""\
 Find the rules that nearly all rows of a table follow: equations, keys, orders, implications, values, ranges, formats.
 Half of the rows finds them, the other half judges them. FILE has one line per rule, the most useful first: rule, kind,
-columns, support, exceptions, examples (rows from 1, without the header), holds, holds_low and gain in nats a row.
+columns, support, exceptions, examples (rows from 0, as pandas counts), holds, holds_low and gain in nats a row.
 
 {TABLES}
 example:

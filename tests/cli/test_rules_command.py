@@ -29,8 +29,8 @@ def test_rules_are_printed_and_new_rows_checked(place, capsys):
     printed = capsys.readouterr().out
     assert "\n  total = price × n  (300 rows)\n" in printed
     assert "\n1 of 3 new rows break a rule; of right rows at most " in printed
-    assert "\n  row 1: total = 1.00, but " in printed
-    assert pd.read_csv(place / "broken.csv")["row"].tolist() == [1]
+    assert "\n  row 0: total = 1.00, but " in printed
+    assert pd.read_csv(place / "broken.csv")["row"].tolist() == [0]
     run("rules t.csv --new t.csv")
 
 
