@@ -1,7 +1,7 @@
 """What an installed package must do, run by the Python of a bare environment: ``python tests/smoke.py``.
 
 The README's first example prints what it promises, the demo ends, nothing warns. Prints the time of these, of an import
-and of a first fit and score, and the size of what is installed.
+and of a first fit and score, and for which device PyTorch was built, the time of the installation and its size.
 """
 
 import importlib.metadata
@@ -47,6 +47,21 @@ def size(name):
     return sum(f.stat().st_size for f in files if f.is_file()) / 1e6, len(files)
 
 
+def installation():
+    """What PyTorch was built for, and the seconds from the making of the environment to its last package."""
+    import torch
+
+    records = [
+        Path(str(f.locate())).stat().st_mtime
+        for d in importlib.metadata.distributions()
+        for f in d.files or ()
+        if f.name == "RECORD"
+    ]
+    made = Path(sys.prefix, "pyvenv.cfg").stat().st_mtime
+    device = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU alone"
+    return f"PyTorch {torch.__version__} for {device}, installed in {max(records) - made:.0f} s"
+
+
 def main():
     import discrete_itd
 
@@ -73,6 +88,7 @@ def main():
     own, n_files = size(PACKAGE)
     whole = sum(s for s, _ in sizes)
     print(f"installed: {own:.1f} MB in {n_files} files, with all dependencies {whole:.0f} MB")
+    print(installation())
     print("the largest: " + ", ".join(f"{name} {s:.0f} MB" for s, name in sizes[:5]))
 
 

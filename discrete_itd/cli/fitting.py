@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +25,7 @@ from discrete_itd.cli.tables import (
 )
 from discrete_itd.detection.answers import density_of
 from discrete_itd.detection.detector import DiffusionOutlierDetector
-from discrete_itd.encoders import Clock
+from discrete_itd.encoders import Clock, TableEncoder
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.progress import Deadline, deferred_interrupts
 from discrete_itd.reading.columns import recognise, typed
@@ -46,6 +46,10 @@ def fit(args: argparse.Namespace) -> int:
     check_out(args.out, is_table=False, table=args.table)
     check_card(args.out)
     column_types: dict[str, Any] = dict(args.column)
+    if args.clock is not None:
+        if args.clock in column_types:
+            raise UserError(f"--clock and --column both say what {args.clock!r} is: give one")
+        column_types[args.clock] = {"kind": "clock"}
     frame, groups = _read_to_fit(args, column_types)
     names = {str(n): n for n in frame.columns}
     model = DiffusionDensity(
@@ -103,9 +107,10 @@ def _read_to_fit(
         kept = [n for n in kept if str(n) != args.groups]
     if not kept:
         raise UserError(f"{path}: no column is left")
-    names = {"--drop": frame.columns, "--column": kept, "--given": kept}
+    names = {"--drop": frame.columns, "--clock": kept, "--column": kept, "--given": kept}
     for option, wanted in (
         ("--drop", args.drop),
+        ("--clock", [] if args.clock is None else [args.clock]),
         ("--column", column_types),
         ("--given", args.given),
     ):
@@ -212,16 +217,42 @@ def describe(args: argparse.Namespace) -> None:
 
 
 def _print_fitted(fitted: DiffusionDensity | DiffusionOutlierDetector) -> None:
-    """Print the columns, training, gain and threshold of a fitted model; its card has more."""
+    """Print columns, training, gain, threshold and readings of a fitted model; its card has more."""
     model = density_of(fitted)
     put(columns_table(model.encoder_).to_string(index=False))
-    if (times := model.encoder_.times) is not None:
-        names = [str(name) for name in model.encoder_.names]
-        counted = ", ".join(names[j] for j in times.since)
-        also = f"; {counted} count from it" if counted else ""
-        given = cast(Clock, model.encoder_.schema[times.clock].codec).given
-        put(f"\nclock: {names[times.clock]}, whose {given} is given{also}")
     known = facts(model.model_, model.n_evaluations)
     put("".join(f"\n{name}: {known[name]}" for name in ("training", "held-out rows")))
     if isinstance(fitted, DiffusionOutlierDetector):
         put(f"threshold: {fitted.threshold_}")
+    put("\n" + "\n".join(_readings(model.encoder_)))
+
+
+def _readings(encoder: TableEncoder) -> list[str]:
+    """What a fit took its columns for, in six lines."""
+    table = encoder.describe()
+    names, kinds = table["column"].map(str), table["kind"].map(str)
+    clock = "none (--clock NAME says which column rows come by)"
+    if (times := encoder.times) is not None:
+        given = cast(Clock, encoder.schema[times.clock].codec).given
+        counted = _few([str(encoder.names[j]) for j in times.since])
+        clock = f"{encoder.names[times.clock]}, whose {given} is given; counted from it: {counted}"
+    is_out = kinds.str.startswith("left out")
+    left_out = (names + " (" + kinds.str.removeprefix("left out: ") + ")")[is_out]
+    lines = {
+        "clock": clock,
+        "left out": _few(left_out),
+        "relations": _few(text for text in table["follows"] if text),
+        "codes": _few(names[kinds == "code"]),
+        "numbers and times in text": _few(
+            names[(table["read"] != "") & ~is_out & (kinds != "code")]
+        ),
+        "gaps that are a value": _few(names[table["gaps"] == "a value"]),
+    }
+    return [f"{what}: {which}" for what, which in lines.items()]
+
+
+def _few(texts: Iterable[str]) -> str:
+    """The first four of some texts, and how many more there are."""
+    listed = list(texts)
+    more = f", and {len(listed) - 4} more" if len(listed) > 4 else ""
+    return ", ".join(listed[:4]) + more or "none"

@@ -31,10 +31,14 @@ Log-probabilities with error bars for the rows of a table; imputation; new rows;
 their unit is the nat: a row with one nat less is 2.7 times as rare. Surprisal is minus the log-probability.
 
 try it:             discrete-itd demo
-with your table:    discrete-itd fit table.csv --out model.safetensors
-                    discrete-itd score model.safetensors table.csv --out scores.csv
-with alarms:        discrete-itd fit inliers.csv --out detector.safetensors --detector
+a table in hand:    discrete-itd check table.csv --out errors.csv --rows
+                    discrete-itd rules table.csv
+alarms on new rows: discrete-itd fit inliers.csv --out detector.safetensors --detector --drop id --clock date
                     discrete-itd score detector.safetensors new.csv --out scores.csv --reasons
+
+fit ends with what it took for what: --drop leaves columns out, --clock names the date (or year, or number) by which
+rows come, --column says the kind of any other; the wrong cells and odd rows of the table of the fit itself are those
+of check.
 """
 TABLES = f"""\
 Tables are read according to the ending of their names: {ENDINGS}.
@@ -165,6 +169,7 @@ def _add_fit(fit: argparse.ArgumentParser) -> None:
     add("--column", **LIST, type=column_spec, metavar="NAME=KIND",
         help="kind of a column, see above; may be repeated")
     add("--drop", **LIST, metavar="NAME", help="columns to leave out; may be repeated")
+    add("--clock", metavar="NAME", help="column by which rows come, like --column NAME=clock (default: found)")
     add("--groups", metavar="NAME",
         help="column that says which rows belong together, like those of a customer or copies of a\n"
         "record: they are held out together (left out of the model, unless --column gives its kind)")

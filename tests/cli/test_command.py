@@ -385,6 +385,32 @@ def test_impute_parquet():
 
 
 @pytest.mark.usefixtures("place")
+def test_a_fit_ends_with_what_it_took_for_what(capsys):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"year": rng.integers(1990, 2020, 200), "n": rng.integers(1, 9, 200)})
+    frame["price"], frame["id"] = (
+        rng.integers(100, 999, 200) / 100,
+        [f"K{i:05}x" for i in range(200)],
+    )
+    frame["total"] = (frame["n"] * frame["price"]).round(2)
+    frame["cost"] = [f"{x:.2f} EUR" for x in rng.gamma(3, 9, 200)]
+    frame.to_csv("sums.csv", index=False)
+    run("fit sums.csv --out sums.safetensors --denoiser tree --clock year")
+    said = capsys.readouterr().out.splitlines()[-7:-1]
+    assert said[0] == "clock: year, whose value is given; counted from it: none"
+    assert said[1:4] == [
+        "left out: id (identifiers)", "relations: total = n × price, in 200 of 200 rows", "codes: none",
+    ]  # fmt: skip
+    assert said[4:] == ["numbers and times in text: cost", "gaps that are a value: none"]
+    for options, words in (
+        ("--clock date", "'date': named in --clock"),
+        ("--clock n --column n=nominal", "give one"),
+    ):
+        run(f"fit sums.csv --out x.safetensors {options}", code=2)
+        assert words in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("place")
 def test_a_model_of_an_array():
     codes = np.random.default_rng(0).integers(0, 3, (20, 2))
     DiffusionDensity(denoiser=SMALL, max_steps=1, n_evaluations=4).fit(codes).save("a.safetensors")

@@ -62,7 +62,7 @@ def test_two_commands_and_no_option(capsys):
     kinds |= dict.fromkeys(("envoi", "livraison"), "continuous, since commande")
     for column, kind in kinds.items():
         assert f"{column} {kind}" in " ".join(said.out.split())
-    assert "clock: commande, whose week is given; envoi, livraison count from it" in said.out
+    assert "clock: commande, whose week is given; counted from it: envoi, livraison" in said.out
     assert "\\u202f" not in said.out + said.err
     said = run("score model new.csv --out s.csv --reasons", capsys)
     assert "'montant' '#REF!'; 'quantité' '?'; 'commande' 'N/C'" in said.err
