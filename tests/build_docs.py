@@ -21,8 +21,17 @@ ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "discrete_itd" / "guide"
 BENCHMARKS = ROOT / "tests" / "benchmarks"
 # the pages of the guide in their order, and what they are about
-ORDER = ["anomalies", "thresholds", "pilot", "tables", "which_model", "how_it_works", "command"]
-ORDER += ["scale", "images", "guarantees", "questions", "coming_from", "peers"]
+ORDER = [
+    "anomalies",
+    "thresholds",
+    "pilot",
+    "rules",
+    "tables",
+    "which_model",
+    "how_it_works",
+    "command",
+]
+ORDER += ["scale", "images", "questions", "coming_from"]
 ELSEWHERE = re.compile(r'<(?:script|img|link)\b[^>]*\b(?:src|href)="(?:https?:)?//')
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(#[\w-]+)?\)")
 
@@ -32,7 +41,8 @@ def pages():
     found = {path: f"guide/{path.stem}" for path in GUIDE.glob("*.md")}
     found[GUIDE / "README.md"] = "guide/index"
     found |= {path: f"notebooks/{path.stem}" for path in (ROOT / "notebooks").glob("*.ipynb")}
-    found[BENCHMARKS / "RESULTS.md"] = "contributing/results"
+    for name in ("RESULTS", "GUARANTEES", "PEERS"):
+        found[BENCHMARKS / f"{name}.md"] = f"contributing/{name.lower()}"
     found[ROOT / "CONTRIBUTING.md"] = "contributing/index"
     found[ROOT / "CHANGELOG.md"] = "contributing/changelog"
     return found
@@ -70,7 +80,10 @@ def collect(source):
     for picture in (ROOT / "notebooks").glob("*.png"):
         shutil.copy(picture, source / "notebooks")
     append(source / "guide" / "index.md", toctree(ORDER))
-    append(source / "contributing" / "index.md", toctree(["results", "changelog", "modules"]))
+    append(
+        source / "contributing" / "index.md",
+        toctree(["results", "guarantees", "peers", "changelog", "modules"]),
+    )
     (source / "contributing" / "modules.md").write_text(modules())
     (source / "notebooks" / "index.md").write_text(gallery(source / "notebooks"))
 

@@ -65,7 +65,10 @@ def test_a_number_names_one_equation():
 
 
 def test_every_guarantee_has_a_test_that_exists():
-    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", GUIDE["guarantees"].read_text())
+    named = re.findall(
+        r"`(tests/[\w/]+\.py)::(\w+)`",
+        (ROOT / "tests" / "benchmarks" / "GUARANTEES.md").read_text(),
+    )
     assert len(named) > 25
     for path, name in named:
         assert f"\ndef {name}(" in (ROOT / path).read_text(), f"{path}::{name}"
@@ -123,6 +126,9 @@ def unproved(page, results):
 def test_figures_beside_a_benchmark_are_those_of_the_results():
     results = (ROOT / "tests" / "benchmarks" / "RESULTS.md").read_text()
     pages = {**GUIDE, "the README": ROOT / "README.md"}
+    pages |= {
+        name: ROOT / "tests" / "benchmarks" / f"{name}.md" for name in ("GUARANTEES", "PEERS")
+    }
     texts = {name: path.read_text() for name, path in pages.items()}
     assert sum(len(found) for t in texts.values() for _, found in quoted_figures(t)) > 30
     assert not {name: u for name, t in texts.items() if (u := unproved(t, results))}
@@ -139,12 +145,13 @@ def test_a_figure_that_the_results_lack_is_found():
 
 
 def test_links_of_readme_and_guide_lead_somewhere_and_the_guide_lists_all_its_pages():
-    for path in (*GUIDE.values(), ROOT / "README.md"):
+    beside = [ROOT / "tests" / "benchmarks" / f"{name}.md" for name in ("GUARANTEES", "PEERS")]
+    for path in (*GUIDE.values(), ROOT / "README.md", *beside):
         for name in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
             assert (path.parent / name).is_file(), f"{path.name}: {name}"
-    assert set(re.findall(r"\]\((?:[./\w]+/)?(\w+)\.md\)", GUIDE["README"].read_text())) == set(
-        GUIDE
-    ) - {"README"}
+    assert set(re.findall(r"\]\((\w+)\.md\)", GUIDE["README"].read_text())) == set(GUIDE) - {
+        "README"
+    }
 
 
 def documented(value):

@@ -1,4 +1,4 @@
-"""What this and other packages answer: the cells of the guide's `peers.md` that were run.
+"""What this and other packages answer: the cells of `PEERS.md` that were run.
 
     python -m tests.benchmarks.features [discrete_itd PyOD nonconform scikit-learn SPFlow UnmaskingTrees]
 
