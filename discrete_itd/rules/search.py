@@ -51,6 +51,7 @@ OFTEN = 0.05
 MOST_LEVELS, ALL_LEVELS = 30, 500  # levels of a column, and of all columns, that are conditions
 # different texts, and numbers, of a column whose values are listed
 MOST_VALUES, FEW_NUMBERS = 30, 8
+MOST_HALVES = 500  # statements that are limited to a part of the table
 MOST_PARTS = 12  # levels of a column by which a statement holds in part of the table
 MOST_IN_SET, MOST_SHAPES = 4, 3  # values in the consequence of an implication; formats of a column
 PAIR_ROWS, PAIR_COLUMNS, PAIR_LEVELS = 5000, 40, 200  # among which pairs are searched
@@ -72,8 +73,10 @@ def search(cells: RuleCells, least: float) -> list[Rule]:
     levels = LevelMatrix(cells, keys.representatives)
     found += _implications(levels, least)
     found += _under_two_conditions(levels, least)
-    halves = [r for r in found if not r.given and _share(r.statement, cells) < least]
-    found = [r for r in found if r not in halves] + [*_in_part(levels, cells, halves, least)]
+    shares = [1.0 if rule.given else _share(rule.statement, cells) for rule in found]
+    halves = [i for i in np.argsort(shares, kind="stable")[::-1] if shares[i] < least]
+    in_part = _in_part(levels, cells, [found[i] for i in halves[:MOST_HALVES]], least)
+    found = [rule for rule, s in zip(found, shares, strict=True) if s >= least] + [*in_part]
     return [rule for rule in found if _is_sharp(rule, cells)]
 
 
@@ -517,13 +520,13 @@ def _in_part(
     n_each = levels.x.T @ np.isfinite(follows).astype(np.float32)
     k_each = levels.x.T @ np.nan_to_num(follows).astype(np.float32)
     n_all, k_all = np.isfinite(follows).sum(0), np.nansum(follows, 0)
+    few = {c for c in levels.column.tolist() if len(np.unique(cells.codes[:, c])) <= MOST_PARTS}
     is_good = (n_each >= FEWEST_ROWS) & (k_each >= least * n_each)
     for i, rule in enumerate(halves):
         best, most = None, 0.0
-        for c in np.unique(levels.column):
+        for c in sorted({*levels.column[is_good[:, i]].tolist()} & few):
             own = np.flatnonzero((levels.column == c) & is_good[:, i])
-            n_levels = len(np.unique(cells.codes[:, c]))
-            if not len(own) or cells.schema[c].name in rule.columns or n_levels > MOST_PARTS:
+            if cells.schema[c].name in rule.columns:
                 continue
             if len(own) > MOST_IN_SET or not levels.are_values[own].all():
                 own = own[~levels.are_values[own]][:1]
