@@ -13,7 +13,7 @@ from scipy import stats
 from discrete_itd.channel import Codebook
 from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.encoders import Categories, TableEncoder, categories
-from discrete_itd.encoders.categories import FINEST_GAP, fit_categories, line_levels
+from discrete_itd.encoders.categories import FINEST_GAP, MOST_LEVELS, fit_categories, line_levels
 from discrete_itd.reading.frames import read_cells
 from discrete_itd.storage.values import flatten, unflatten
 
@@ -134,6 +134,24 @@ def test_categories_that_occur_alike_do_not_all_lose_their_level(monkeypatch):
     codec = encoder_of([f"w{i:02}" for i in range(30)] * 7).schema[0].codec
     assert codec.pooled == (*range(18, 30),)
     assert codec.points.n_points == 20
+
+
+@pytest.mark.filterwarnings("ignore:column 'w'.* identifiers:UserWarning")
+def test_more_categories_than_levels_pool_the_rare_and_expect_the_new(monkeypatch):
+    few = encoder_of([f"w{i}" for i in range(MOST_LEVELS - 1)]).schema[0].codec
+    assert few.pooled == ()
+    assert few.unseen_count == MOST_LEVELS - 1
+    monkeypatch.setattr(categories, "MOST_LEVELS", 1000)
+    assert encoder_of([0, 1, 1, 2, 2] * 2).schema[0].codec.unseen_count == 0.5
+    assert few.points.kind == "simplex"
+    words = [f"w{i}" for i in range(980) for _ in range(2)] + [f"s{i}" for i in range(30)]
+    codec = encoder_of(words).schema[0].codec
+    assert len(codec.pooled) == 30
+    assert codec.unseen_count == 30.0
+    assert (codec.points.kind, codec.points.n_levels) == ("simplex", 981)
+    identifiers = encoder_of([f"w{i}" for i in range(2000)]).schema[0]
+    assert (identifiers.points.kind, identifiers.points.n_levels) == ("simplex", 1)
+    assert identifiers.codec.unseen_count == 2000.0
 
 
 @pytest.mark.parametrize(
