@@ -21,16 +21,8 @@ ROOT = Path(__file__).parents[1]
 GUIDE = ROOT / "discrete_itd" / "guide"
 BENCHMARKS = ROOT / "tests" / "benchmarks"
 # the pages of the guide in their order, and what they are about
-ORDER = [
-    "anomalies",
-    "thresholds",
-    "pilot",
-    "rules",
-    "tables",
-    "which_model",
-    "how_it_works",
-    "command",
-]
+ORDER = ["pilot", "wrong_cells", "rules", "draw", "anomalies", "thresholds", "tables"]
+ORDER += ["which_model", "how_it_works", "command"]
 ORDER += ["scale", "images", "questions", "coming_from"]
 ELSEWHERE = re.compile(r'<(?:script|img|link)\b[^>]*\b(?:src|href)="(?:https?:)?//')
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(#[\w-]+)?\)")
