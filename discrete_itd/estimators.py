@@ -176,7 +176,7 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
     device : str, default="auto"
         A torch device; "auto" is CUDA if there is one.
     random_state : int, RandomState or None, default=None
-        Determines the fit and, once fitted, every score.
+        Determines the fit and, once fitted, every score; not which rows are held out.
 
     Attributes
     ----------

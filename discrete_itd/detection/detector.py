@@ -124,7 +124,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
     denoiser : str or Recipe, optional
         Denoiser of a density with defaults otherwise, in place of ``density``.
     random_state : int, RandomState or None, default=None
-        Seed of the division of rows, and of the fit if ``density`` has no seed of its own.
+        Seed of the fit if ``density`` has no seed of its own. The division of rows depends on their positions alone.
 
     Attributes
     ----------
@@ -268,7 +268,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
                 if share is not None and len(parts.train):
                     scorer.trees = small_trees(density, rows.x[parts.train], seed)
                     scorer.weight = min(MOST_WEIGHT, WEIGHT_OF_SHARE * share)
-                scorer.compare(rows.cells[parts.train], seed)
+                scorer.compare(rows.cells[parts.rest])
                 terms = pd.DataFrame(columns=pd.Index(density.encoder_.names), dtype=float)
                 # rows of the fit set the threshold if none are held out
                 scored = parts.held if len(parts.held) else parts.rest[:SEEN_ROWS]

@@ -78,12 +78,11 @@ class Distances:
             raise ValueError(f"the deviation of distances is {self.usual[1]}, in nats {self.sigma}")
 
     @classmethod
-    def of(cls, schema: Sequence[Column], cells: Floats, seed: int) -> Distances | None:
-        """Of the encoded rows (N, C') of a fit; None without numbers that differ, or of too few rows."""
+    def of(cls, schema: Sequence[Column], cells: Floats) -> Distances | None:
+        """Of the rows (N, C') of a fit, in random order; None without numbers that differ, or of too few rows."""
         columns = [j for j, column in enumerate(schema) if is_of_numbers(column)]
         n_groups = min(MOST_GROUPS, MOST_NUMBERS // max(1, len(columns)), len(cells) // GROUP)
-        order = np.random.default_rng(seed).permutation(len(cells))[: GROUP * n_groups]
-        numbers = numbers_of(schema, columns, cells[order])
+        numbers = numbers_of(schema, columns, cells[: GROUP * n_groups])
         is_used = (~np.isnan(numbers)).sum(0) >= GROUP
         columns, numbers = tuple(np.array(columns)[is_used].tolist()), numbers[:, is_used]
         if not columns or n_groups < 2 or (np.nanmin(numbers, 0) == np.nanmax(numbers, 0)).all():

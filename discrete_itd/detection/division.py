@@ -75,11 +75,11 @@ def schema_of(table: Any, density: DiffusionDensity) -> TableEncoder:
 def divide(
     X: Any, estimator: Any, *, fraction: float | None, seed: int, groups: Any = None
 ) -> Division:
-    """Divide the rows of a table or stream at random.
+    """Divide the rows of a table or stream at random, by their positions alone.
 
-    ``fraction`` of the rows, at most ``MOST_HELD``, are calibration rows; None if the density is fitted already: then
-    all are. ``groups`` (N,), labels of what each row belongs to, are not for streams. A ValueError or TypeError names
-    the column or argument that is invalid; scikit-learn's errors name ``estimator``.
+    ``seed`` samples a stream. ``fraction`` of the rows, at most ``MOST_HELD``, are calibration rows; None if the
+    density is fitted already: then all are. ``groups`` (N,), labels of what each row belongs to, are not for streams. A
+    ValueError or TypeError names the column or argument that is invalid; scikit-learn's errors name ``estimator``.
     """
     schema = X.schema if isinstance(X, Part) else None
     X = X.rows if isinstance(X, Part) else X
@@ -88,7 +88,7 @@ def divide(
     table = frame if is_frame else frame.to_numpy()
     none, n = np.zeros(0, dtype=np.int64), count_units(len(frame), units)
     if fraction is None:
-        held = one_of_each(hold_out(len(frame), units, n, seed)[0], units)
+        held = one_of_each(hold_out(len(frame), units, n)[0], units)
         return Division(table, held, none, none, None, schema)
     n_held = min(MOST_HELD, round(fraction * n))
     if fraction and n > 2:
@@ -96,7 +96,7 @@ def divide(
     elif fraction and n == 2:
         n_held, what = 0, "rows" if units is None else "groups"
         warn(f"two {what} leave none to calibrate on: no p-values")
-    held, rest = hold_out(len(frame), units, n_held, seed)
+    held, rest = hold_out(len(frame), units, n_held)
     held, train = one_of_each(held, units), np.sort(rest)
     units = None if units is None else units[train]
     return Division(table, held, rest, train, units, schema)

@@ -206,9 +206,9 @@ class Scorer:
             for (_, model), first, last in zip(self.models, ends[:-1], ends[1:], strict=True)
         ]
 
-    def compare(self, cells: np.ndarray, seed: int) -> None:
-        """Add distances from the encoded rows (N, C') of the fit to the score, unless columns are given."""
-        found = None if self.given else Distances.of(self.schema, cells, seed)
+    def compare(self, cells: np.ndarray) -> None:
+        """Add distances from the rows (N, C') of the fit, in random order, to the score, unless columns are given."""
+        found = None if self.given else Distances.of(self.schema, cells)
         if found is None:
             return
         typical = self._typical()

@@ -26,10 +26,15 @@ from discrete_itd.encoders import TableEncoder
 from discrete_itd.encoders.following import RelatedCells
 from discrete_itd.progress import stage
 from discrete_itd.reading.frames import in_memory, is_polars, read_rows
-from discrete_itd.validation import warn
+from discrete_itd.validation import seed_of, warn
 
 Made = TypeVar("Made")
 Ints = NDArray[np.int64]
+
+
+# Seed of every division of rows, that of random_state=0. A fit's own seed is that of networks alone: half of what two
+# seeds differed by were other rows ("Other seeds" in RESULTS.md).
+DIVISION_SEED = seed_of(0)
 
 
 def check_groups(groups: Any, n_rows: int) -> Ints | None:
@@ -61,7 +66,9 @@ def check_groups(groups: Any, n_rows: int) -> Ints | None:
     return numbers.astype(np.int64)
 
 
-def hold_out(n_rows: int, units: Ints | None, n_held: int, seed: int) -> tuple[Ints, Ints]:
+def hold_out(
+    n_rows: int, units: Ints | None, n_held: int, seed: int = DIVISION_SEED
+) -> tuple[Ints, Ints]:
     """Positions of the rows of ``n_held`` groups, and of the other rows, in random order.
 
     Every choice of groups is equally likely. ``units`` (n_rows,) has the group of each row; by default its own.
@@ -248,7 +255,7 @@ def _divided(
         what = "rows" if units is None else "groups of rows"
         raise ValueError(f"at least two {what} with a cell that is not missing are needed")
     n_valid = min(max(1, round(share * n)), n - 1, 20_000)  # every candidate is judged on them
-    division = hold_out(len(x), units, n_valid, seed)
+    division = hold_out(len(x), units, n_valid)
     x_valid, x = (x[torch.from_numpy(part)].to(device) for part in division)
     book, unseen = encoder.codebook().to(device), encoder.unseen_counts
     marginals = MarginalDenoiser.fit(book, x, unseen_counts=unseen)

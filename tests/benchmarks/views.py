@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks.views                # twenty numeric tables, eight categorical, sixty of OddBench, ten
     python -m tests.benchmarks.views numeric --seeds 0 1
+    python -m tests.benchmarks.views --stable       # of every sixth of OddBench, three seeds and three orders of rows
 
 A detector is fitted once a table and seed, and scores the test rows with the distances of
 :mod:`discrete_itd.detection.distances` and without; "kNN4" are nearest neighbours in four scalings (``detectors.py``).
@@ -20,6 +21,7 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from scipy.stats import rankdata
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
@@ -28,6 +30,7 @@ from tests.benchmarks.tables import keep, kept, machine, markdown, mean_and_erro
 
 KINDS = ("numeric", "categorical", "odd", "planted")
 SCORES = ("ours", "without distances", "kNN4")
+MOST_STABLE = 3000  # training rows of the tables that are fitted five times
 
 
 def main() -> None:
@@ -38,8 +41,12 @@ def main() -> None:
     parser.add_argument("kinds", nargs="*", help=f"of {KINDS}, all by default")
     parser.add_argument("--tables", nargs="+", help="only these")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--stable", action="store_true", help="rank correlations of scores")
     options = parser.parse_args()
     print(machine(), flush=True)
+    if options.stable:
+        stability(options.tables or data.odd_names()[3::6])
+        return
     lines, by_table = [], []
     for kind in options.kinds or KINDS:
         found = {}
@@ -68,6 +75,29 @@ def main() -> None:
     heads = [f"{score}, {what}" for score in SCORES for what in ("AUROC", "AP")]
     print()
     print(markdown(["kind", "table", *heads], by_table))
+
+
+def stability(names: list[str]) -> None:
+    """Print Spearman's correlations of the scores of test rows: mean over pairs of seeds, and of orders of the rows."""
+    lines = []
+    for name in names:
+        rows = data.load_odd(name)
+        if len(rows.train) > MOST_STABLE:
+            continue
+        shuffled = [rows.train.sample(frac=1, random_state=k) for k in range(2)]
+        fits = [(seed, rows.train) for seed in range(3)] + [(0, train) for train in shuffled]
+        scores = [
+            DiffusionOutlierDetector(random_state=seed).fit(train).score_samples(rows.test)
+            for seed, train in fits
+        ]
+        ranks = np.corrcoef(rankdata(scores, axis=1))
+        seeds = ranks[:3, :3][np.triu_indices(3, 1)].mean()
+        orders = ranks[np.ix_([0, 3, 4], [0, 3, 4])][np.triu_indices(3, 1)].mean()
+        lines.append([name, len(rows.train), seeds, orders])
+        print(f"{name}: {seeds:.3f} {orders:.3f}", file=sys.stderr, flush=True)
+    means = [np.mean([line[k] for line in lines]) for k in (2, 3)]
+    lines = [[name, n, f"{s:.3f}", f"{o:.3f}"] for name, n, s, o in [*lines, ["mean", "", *means]]]
+    print(markdown(["table", "rows", "between seeds", "between orders"], lines))
 
 
 def names_of(kind: str) -> list[str]:

@@ -74,7 +74,7 @@ def test_fit_is_that_of_python(capsys):
     wanted = {"false_alarm_rate": 0.1, "contamination": "auto"}
     assert {name: getattr(detector, name) for name in wanted} == wanted
     assert out.splitlines()[0] == "o.csv: 100 rows, 3 columns"
-    assert out.splitlines()[-2] == f"threshold: {detector.threshold_}"
+    assert f"threshold: {detector.threshold_}" in out.splitlines()
     assert out.splitlines()[-1].startswith("wrote new in ")
     assert "from 20 calibration rows" in out
     settings = {"false_alarm_rate": 0.1, "random_state": 3}
@@ -86,14 +86,14 @@ def test_fit_is_that_of_python(capsys):
 
 
 def test_contamination_is_a_share_of_the_rows(capsys):
-    line = f"{FIT} --detector --contamination 0.1"
+    line = f"{FIT} --detector --contamination 0.2"
     out, _ = run(line, capsys)
     detector = loaded("new")
-    assert detector.contamination == 0.1
+    assert detector.contamination == 0.2
     assert "anomalies among them" in out
     out, _ = run("score new o.csv --out s.csv", capsys)
     n = scores()["alarm"].sum()
-    assert 0 < n < 30  # 2 of 20 calibration rows set the threshold
+    assert 0 < n < 50  # 4 of 20 calibration rows set the threshold
     assert out.splitlines()[-2:] == [
         str(detector.threshold_),
         f"{n} of 100 rows ({n} %) raised an alarm",

@@ -33,6 +33,7 @@ CALLS = {
     ),
     "watch": ("watch d t.parquet --state w --out w.parquet --keep {names}", ["w"]),
     "drift": ("drift d t.parquet --reference t.parquet --out f.parquet", ["f"]),
+    "rules": ("rules t.parquet --out u.parquet", ["u"]),
     "describe": ("describe d", []),
 }
 
@@ -88,7 +89,7 @@ def test_every_command_takes_and_writes_parquet(command, fitted, monkeypatch):
     run(line.format(names=" ".join(given.column_names)))
     for name in tables:
         written = parquet.read_table(f"{name}.parquet")
-        is_of_rows = name not in ("e", "o", "f")
+        is_of_rows = name not in ("e", "o", "f", "u")
         assert len(written) == N_ROWS or not is_of_rows
         if name in ("s", "w"):  # columns that are kept are as they were
             assert written.select(given.column_names[:-1]) == given.select(given.column_names[:-1])

@@ -34,10 +34,10 @@ def table(n, seed):
 
 
 @functools.cache
-def detector(seed=0):
+def detector(rows_seed=0):
     density = DiffusionDensity(denoiser="tree", random_state=0)
-    made = DiffusionOutlierDetector(density, false_alarm_rate=0.05, random_state=seed)
-    return made.fit(table(1000, 0))
+    made = DiffusionOutlierDetector(density, false_alarm_rate=0.05, random_state=0)
+    return made.fit(table(1000, rows_seed))
 
 
 def bits(tables):
@@ -334,7 +334,7 @@ def test_states_of_others_are_refused(tmp_path):
     watch.update(table(10, 1))
     watch.save(path)
     with pytest.raises(ValueError, match=r"w: the watch is of another detector"):
-        DriftWatch.load(path, detector(seed=1))
+        DriftWatch.load(path, detector(rows_seed=1))
     with pytest.raises(ValueError, match="holds the state of a watch, not a model"):
         DiffusionOutlierDetector.load(path)
     detector().save(tmp_path / "d", card=False)

@@ -247,7 +247,7 @@ def test_what_is_not_said_is_asked_for(place, capsys):
     run("score text t.csv --out s.csv --csv decimal=.")
     first = str(TABLE["price"][0]).replace(".", ",")
     said = error(capsys, "score m de.csv --out s.csv")
-    assert f"row 1: column 'price': expected numbers, got '{first}'; if all" in said
+    assert f"row 0: column 'price': expected numbers, got '{first}'; if all" in said
     for options, words in {
         "--csv sep=ab": "sep must be one mark, like ; or tab, got 'ab'",
         "--csv encoding=klingon": "unknown encoding 'klingon'",
