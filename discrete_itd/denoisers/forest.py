@@ -1047,12 +1047,16 @@ class ForestCounts:
         shape = n, len(self.opened.column)
         self.shared = torch.zeros(shape, dtype=torch.float64, device=device)
 
-    def add(self, x: Tensor, tree: Tensor | None = None) -> ForestCounts:
-        """Count rows ``x`` (N, C) in all trees, or each in one ``tree`` (N,)."""
+    def add(
+        self, x: Tensor, tree: Tensor | None = None, is_over: Callable[[], bool] = lambda: False
+    ) -> ForestCounts:
+        """Count rows ``x`` (N, C) in all trees, or each in one ``tree`` (N,); after ``is_over`` no more of them."""
         for name in ("leaf_gaussians", "in_cells"):
             self.__dict__.pop(name, None)
         gaps = self.splits.codebook.unknown(x).any(1)
         for rows in torch.nonzero(~gaps).flatten().split(COUNTED):
+            if is_over():
+                break
             cells = self.splits.places(x[rows])
             leaf = self.splits.descend(self.splits.values(*cells), len(rows))
             own = leaf.T if tree is None else leaf.gather(1, tree[rows, None]).T
@@ -1060,6 +1064,8 @@ class ForestCounts:
                 self._count(leaf, *cells)
         for rows in torch.nonzero(gaps).flatten().split(COUNTED) if gaps.any() else ():
             assert self.given is not None
+            if is_over():
+                break
             of = None if tree is None else tree[rows]
             for leaf, weight, cells in self.given.responsibilities(x[rows], of):
                 self._count(leaf, *cells, weight)
@@ -1224,21 +1230,25 @@ class ForestCounts:
 
 
 def responsible(
-    splits: Splits, marginals: MarginalDenoiser, x: Tensor, tree: Tensor | None = None
+    splits: Splits,
+    marginals: MarginalDenoiser,
+    x: Tensor,
+    tree: Tensor | None = None,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> ForestDenoiser:
     """The forest of rows ``x`` (N, C) by which the leaves of rows with gaps are weighted: rounds of EM from whole rows.
 
-    Each row is counted in all trees, or in one ``tree`` (N,).
+    Each row is counted in all trees, or in one ``tree`` (N,); after ``is_over`` no more of them.
     """
     gaps = splits.codebook.unknown(x).any(1)
     parts = [(x[own], None if tree is None else tree[own]) for own in (~gaps, gaps)]
-    whole = ForestCounts(splits).add(*parts[0])
+    whole = ForestCounts(splits).add(*parts[0], is_over)
     given = whole.forest(marginals, ABOVE)
     # one round is .01 nats a row behind with 30 % missing; two that start from independent columns instead of whole
     # rows are .01 behind and, missing at random given a column, .13; four take half as long again; where few rows have
     # gaps, whole rows are enough
     for _ in range(2 if float(gaps.double().mean()) > 0.1 else 0):
-        counts = ForestCounts(splits, given).add(*parts[1])
+        counts = ForestCounts(splits, given).add(*parts[1], is_over)
         for name in ("rows", "levels", "reals", "shared"):
             getattr(counts, name).add_(getattr(whole, name))
         given = counts.forest(marginals, ABOVE)

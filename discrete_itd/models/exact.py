@@ -188,18 +188,29 @@ class ForestFit:
             if n_more > n:
                 # a mean over more trees errs less: of 32 the best pseudo-count is about a quarter of that of eight
                 above = max(best.above / 4, 1.0)
-                forest = self.counted(n_more, best.fewest).forest(self.rows.marginals, above)
+                counts = self.counted(n_more, best.fewest)
+                is_cut |= plan.deadline.interrupted
+                if not plan.deadline.interrupted:  # else not all rows are counted
+                    forest = counts.forest(self.rows.marginals, above)
         if is_cut:
             plan.cut.append("the fit of a forest")
         return forest
 
     def counted(self, n_trees: int, fewest: int) -> ForestCounts:
-        """The rows in the leaves of the first trees, each of at least ``fewest`` rows."""
-        self.grown += itertools.islice(self.trees, n_trees - len(self.grown))
+        """The rows in the leaves of the first trees, each of at least ``fewest`` rows.
+
+        After Ctrl-C there is no further tree but the first, and no further row is counted.
+        """
+
+        def is_over() -> bool:
+            return self.plan.deadline.interrupted
+
+        while len(self.grown) < n_trees and not (self.grown and is_over()):
+            self.grown.append(next(self.trees))
         splits, given = joined(self.rows.codebook, self.grown, fewest), None
         if self.has_gaps:
-            given = responsible(splits, self.rows.marginals, self.rows.x)
-        return ForestCounts(splits, given).add(self.rows.x).cut(fewest)
+            given = responsible(splits, self.rows.marginals, self.rows.x, is_over=is_over)
+        return ForestCounts(splits, given).add(self.rows.x, is_over=is_over).cut(fewest)
 
     def judged(self, counts: ForestCounts, fewest: int, above: float) -> JudgedForest:
         """The forest of these counts and pseudo-count, judged."""

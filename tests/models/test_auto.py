@@ -18,7 +18,7 @@ from discrete_itd.denoisers import (
 )
 from discrete_itd.denoisers.forest import ForestCounts
 from discrete_itd.denoisers.graph_search import Search
-from discrete_itd.models import networks
+from discrete_itd.models import exact, networks
 from discrete_itd.models.comparison import CandidateTable
 from discrete_itd.models.decoder_mixture import LatentLoss
 from discrete_itd.models.fitting import FitPlan, fit_recipe
@@ -359,3 +359,24 @@ def test_an_interruption_anywhere_leaves_the_best_so_far(monkeypatch, ctrl_c, wh
     assert "causal" in labels or kind is not CandidateTable
     assert "mixture" in labels or kind is Search
     assert np.isfinite(model.score_samples(chain(20))).all()
+
+
+@pytest.mark.parametrize("when", [1, 3])
+def test_after_an_interruption_a_forest_grows_no_tree_and_counts_no_row(monkeypatch, ctrl_c, when):
+    """At its first tree, or at the third: there are those that were grown, over rows with gaps, too."""
+    grown, real = [], exact.random_trees
+
+    def interrupted(*args, **how):
+        for tree in real(*args, **how):
+            grown.append(tree)
+            if len(grown) == when:
+                ctrl_c()
+            yield tree
+
+    monkeypatch.setattr(exact, "random_trees", interrupted)
+    frame = chain(300)
+    frame.iloc[::3, 0] = None
+    with pytest.warns(UserWarning, match="training was interrupted"):
+        model = DiffusionDensity(denoiser="forest", random_state=0).fit(frame)
+    assert len(grown) == model.model_.denoiser.n_trees == when
+    assert np.isfinite(model.score_samples(frame)).all()
