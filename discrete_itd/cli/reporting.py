@@ -56,7 +56,7 @@ def report(args: argparse.Namespace) -> int:
     new_axes()  # or an ImportError
     found = _examined(args)
     _write_page(args.out, render(found, title=f"Report on {shown(args.table)}"))
-    n_alarms = "" if found.n_alarms is None else f", {found.n_alarms} alarms"
+    n_alarms = "" if found.n_alarms is None else f", {count(found.n_alarms, 'alarm')}"
     say(args.out, f"wrote {args.out}: {count(found.n_rows, 'row')}{n_alarms}")
     for verdict in found.verdicts:
         say(args.out, f"  {VERDICTS[verdict.passed].lower()}: {judgement(verdict, found)}")
