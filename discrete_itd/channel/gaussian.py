@@ -19,6 +19,9 @@ from discrete_itd.channel.rounded_numbers import SMALLEST, Intervals, NumberLine
 CLOSE_BOUNDS = 2e-4  # standardised bounds closer than this have an exponential density between
 FARTHEST = 1e30  # largest surprisal of a component, nats
 N_QUADRATURE = 256  # points of an expectation: entropies err by some hundredths of a nat
+# Of more than MANY components, those are merged whose standard deviations differ by less than a factor of e^SD_STEP and
+# whose means by less than MEAN_STEP of these: densities change by 1 % within 3 standard deviations.
+MANY, SD_STEP, MEAN_STEP = 32, 0.1, 0.5
 CHUNK = 1 << 18  # most rows × points × Gaussians computed at once: more leave the processor's cache
 
 
@@ -139,10 +142,15 @@ class GaussianPosterior:
         :math:`\log\varphi(z) + \log w + w^2 (z^2 - 1) / 24`, which errs by .005 at most within 3 standard deviations up
         to w = 1/2. Cells are taken as wholly inside the bounds of a component, or outside.
         """
-        usual = width.quantile(0.9, 1, keepdim=True)
         mean, var = self.means[:, 0], self.var[:, 0]
+        usual = width.amax(1, keepdim=True)  # the width up to which cells are narrow
+        is_narrow = usual.square() <= var.amin(1, keepdim=True) / 4
+        if not bool(is_narrow.all()):
+            usual = torch.where(is_narrow, usual, width.quantile(0.9, 1, keepdim=True))
+        centre = self.mean().to(mean)
+        from_centre, place = mean - centre, middle - centre
         # in single precision squares of values in standard deviations are right to .001 up to 100
-        is_wide = (usual.square() > var / 4) | (mean.abs() + 1 > 100 * var.sqrt())
+        is_wide = (usual.square() > var / 4) | (from_centre.abs() > 100 * var.sqrt())
         log_scale = self.log_weight[:, 0] - 0.5 * (2 * math.pi * var).log()
         if self.bounds:
             log_scale = log_scale - self._standard[4][:, 0]
@@ -151,13 +159,13 @@ class GaussianPosterior:
         slope, bend = 1 / var, 1 / (24 * var.square())
         coefficients = [
             -slope / 2,
-            mean * slope,
-            log_scale - mean.square() * slope / 2,
+            from_centre * slope,
+            log_scale - from_centre.square() * slope / 2,
             bend,
-            -2 * mean * bend,
-            (mean.square() - var) * bend,
+            -2 * from_centre * bend,
+            (from_centre.square() - var) * bend,
         ]
-        powers = torch.stack([middle.square(), middle, torch.ones_like(middle)], 2)
+        powers = torch.stack([place.square(), place, torch.ones_like(place)], 2)
         powers = torch.cat([powers, powers * width.square()[:, :, None]], 2).float()
         log_p = powers @ torch.stack(coefficients, 1).float()  # (B, V, K)
         if self.bounds:
@@ -345,7 +353,7 @@ class GaussianPosterior:
                 t[rows, 0].double().gather(1, which) for t in (self.means, self.var, *self.bounds)
             )
             out[rows] = _quantile((1 - weight).clamp(0.0, 1.0), mean, var.sqrt(), *bounds)
-        for some, q in self.pick(lambda t: t[others]).few_components(len(u)):
+        for some, q in self.pick(lambda t: t[others]).few_components(len(u), merged=False):
             parts = (t[:, 0, :, None] for t in (q.means, q.var.sqrt(), *q.bounds))
             component_quantiles = _quantile(share, *parts)  # they bracket the mixture's quantile
             low, high = component_quantiles.amin(1), component_quantiles.amax(1)
@@ -404,25 +412,62 @@ class GaussianPosterior:
                     out[rows[part]] = -log_p.mean(1)
         return out
 
-    def few_components(self, n_points: int) -> Iterator[tuple[Tensor, GaussianPosterior]]:
+    def few_components(
+        self, n_points: int, *, merged: bool = True
+    ) -> Iterator[tuple[Tensor, GaussianPosterior]]:
         """Parts of the rows, and their mixtures of one column in double, without the least likely components.
 
-        Left out is at most 1e-4 of the probability: given other cells, few of thousands of components are left. Rows
-        that keep about as many are taken together, at most ``CHUNK`` numbers of K × ``n_points`` for each row.
+        Left out is at most 1e-4 of the probability: given other cells, few of thousands of components are left. Of
+        these, similar ones may be ``merged``. Rows that keep about as many are taken together, at most ``CHUNK``
+        numbers of K × ``n_points`` for each row.
         """
-        n_components = self.means.shape[2]
-        for part in torch.arange(len(self.means)).split(max(1, CHUNK // n_components)):
-            log_weight, order = self.log_weight[part, 0].double().sort(1, descending=True)
+        for part in torch.arange(len(self.means)).split(max(1, CHUNK // self.means.shape[2])):
+            of_part = self.pick(lambda t, i=part: t[i])
+            if merged and not self.bounds and self.means.shape[2] > MANY:
+                of_part = of_part._merged()
+            n_components = of_part.means.shape[2]
+            log_weight, order = of_part.log_weight[:, 0].double().sort(1, descending=True)
             n_kept = 1 + (1 - log_weight.exp().cumsum(1) > 1e-4).sum(1)
             needs = [min(1 << (n - 1).bit_length(), n_components) for n in n_kept.tolist()]
             for k in sorted(set(needs)):
                 places = torch.nonzero(torch.tensor(needs) == k).flatten()
                 for some in places.split(max(1, CHUNK // (k * n_points))):
-                    rows, kept = part[some], order[some, None, :k]
-                    q = self.pick(lambda t, i=rows, kept=kept: t[i].double().gather(2, kept))
+                    kept = order[some, None, :k]
+                    q = of_part.pick(lambda t, i=some, kept=kept: t[i].double().gather(2, kept))
                     rising = q._means().argsort(2)
                     q = q.pick(lambda t, rising=rising: t.gather(2, rising))
-                    yield rows, GaussianPosterior(q.log_weight, q.means, q.var, *q.bounds)
+                    yield part[some], GaussianPosterior(q.log_weight, q.means, q.var, *q.bounds)
+
+    def _merged(self) -> GaussianPosterior:
+        """The mixtures of one column without bounds, in double, with one component for each set of similar ones.
+
+        It has their weight, mean and variance. Components of 1e-5 of the probability together are left out.
+        """
+        weight, mean, var = self.log_weight[:, 0].exp(), self.means[:, 0], self.var[:, 0]
+        row, k = torch.nonzero(weight > 1e-5 / weight.shape[1]).unbind(1)
+        weight, mean, var = (t[row, k].double() for t in (weight, mean, var))
+        size = (var.log() / (2 * SD_STEP)).round()
+        place = (mean / (MEAN_STEP * (size * SD_STEP).exp())).round()
+        # one whole number for row, size and place; far places may share one, at no harm but a wide component
+        key = ((row * 4096 + size.long() + 2048) << 32) + place.long().clamp(
+            -(1 << 31), (1 << 31) - 1
+        )
+        _, which = key.unique(return_inverse=True)
+        n = int(which.max()) + 1
+        sums = weight.new_zeros(3, n).index_add_(
+            1, which, torch.stack([weight, weight * mean, weight * var])
+        )
+        total, centre = sums[0], sums[1] / sums[0]
+        spread = (mean - centre[which]).square_().mul_(weight)
+        within = (sums[2].index_add(0, which, spread)) / total
+        row_of = row.new_zeros(n).index_copy_(0, which, row)
+        count = torch.bincount(row_of, minlength=len(self.means))
+        at = torch.arange(n, device=row.device) - (count.cumsum(0) - count)[row_of]
+        out = [
+            t.new_full((len(count), int(count.max())), v).index_put_((row_of, at), t)[:, None]
+            for t, v in ((total.log(), -math.inf), (centre, 0.0), (within, 1.0))
+        ]
+        return GaussianPosterior(*out)
 
     def sample(self, generator: torch.Generator) -> Tensor:
         """One value per column, shape (B, R)."""

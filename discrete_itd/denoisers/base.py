@@ -26,6 +26,7 @@ ESTIMATORS = ("closed_form", "path", "integral")  # see Denoiser.estimators
 BLOCK = 8
 CACHED, LARGE = 1 << 20, 1 << 24  # most floats of a batch: in a processor's cache; in memory
 DRAWN = 2048  # most rows that are drawn in one call
+SCORED_AT_ONCE = 2048  # rows in one call of a scorer
 # Matrices are widened with zeros to WIDENED columns and FEWEST_NUMBERS numbers: below these, rows of a product are
 # summed in different orders, by torch's kernel for small products (400 multiplications of a block) among others.
 WIDENED, FEWEST_NUMBERS = 16, 400 // BLOCK
@@ -229,6 +230,15 @@ class Denoiser(nn.Module):
                 log_prob[has_cell] = self.log_prob(rows).double()[: len(has_cell)]
             log_probs.insert(0, log_prob)
         return torch.stack(log_probs)
+
+    def log_probs_with(self, x: Tensor, row: Tensor, column: Tensor, values: Tensor) -> Tensor:
+        """:meth:`log_prob` of rows ``x[row]`` with other ``values`` in one ``column`` each, all (n,): float64, (n,)."""
+
+        def call(row: Tensor, column: Tensor, values: Tensor) -> Tensor:
+            return self.log_prob(x[row].scatter_(1, column[:, None], values[:, None])).double()
+
+        parts = in_blocks(call, row, column, values, batch_size=SCORED_AT_ONCE)
+        return torch.cat([x.new_zeros(0), *parts])
 
     def log_factors(self, x: Tensor) -> Tensor:
         r"""The factors of :meth:`log_prob` by the chain rule, in an order of the denoiser's choice, or their mean.

@@ -20,17 +20,22 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from discrete_itd import devices
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.posterior import CategoricalPosterior, GaussianPosterior, Posterior
 from discrete_itd.channel.rounded_numbers import Intervals
 from discrete_itd.denoisers.base import (
     LARGE,
+    SCORED_AT_ONCE,
     Config,
     Denoiser,
     Tensors,
+    filled,
+    in_blocks,
     linear,
     row_product,
 )
+from discrete_itd.denoisers.gaussian import log_masses_in_classes
 from discrete_itd.denoisers.marginal import SD, MarginalDenoiser, gaussian_mixtures
 from discrete_itd.denoisers.neural import (
     RANK,
@@ -176,6 +181,55 @@ class CausalDenoiser(Denoiser):
         features, closed, level, start, *cells = constants
         answers, numbers = self._answers(features), Intervals(*cells)
         return self.features.log_prob(answers, closed, level, start, numbers, x)
+
+    @torch.no_grad()
+    def log_probs_with(self, x: Tensor, row: Tensor, column: Tensor, values: Tensor) -> Tensor:
+        """A value changes the factors of its column and of later ones alone; those of numbers err by 1e-4 nats."""
+        book, features, device = self.codebook, self.features, str(x.device)
+        if not len(book.reals):
+            return super().log_probs_with(x, row, column, values)
+        rank = devices.index_tensor(tuple(torch.tensor(self.order).argsort().tolist()), device)
+        needed, row = row.unique(return_inverse=True)
+        x = filled(x[needed])
+        known, numbers = x[:, book.reals], self._cells(x)
+        shares = features.shares(numbers)
+        factors = self._preceding(x, numbers).log_prob(x, numbers)[:, book.reals].double()
+        prior = self.base.preceding(x, self.order).categorical
+        levels_of_x = features.seen_levels(prior, x) if len(book.finite) else ()
+
+        def call(row: Tensor, column: Tensor, values: Tensor) -> Tensor:
+            rows = x[row].scatter_(1, column[:, None], values[:, None])
+            cells, shares_of_rows = Intervals(*(t[row] for t in numbers)), shares[row]
+            changed = torch.nonzero(torch.isin(column, book.reals)).flatten()
+            real = torch.searchsorted(book.reals, column[changed])
+            new = book.lines.cells(values[changed, None], real[:, None])
+            for t, part in zip(cells, new, strict=True):
+                t[changed, real] = part[:, 0]
+            shares_of_rows[changed, real] = features.shares(new, real)[:, 0]
+            described = features.describe_cells(rows, cells, shares_of_rows)
+            answers = self._answers(described)
+            is_later = rank[book.reals] >= rank[column].min()
+            later, earlier = (torch.nonzero(t).flatten() for t in (is_later, ~is_later))
+            mixtures = features.mixtures(answers, later)
+            sd, (middle, width) = mixtures.var.sqrt(), (t[:, later, None] for t in cells)
+            log_p = log_masses_in_classes(
+                (middle - mixtures.means) / sd, width, sd, mixtures.means.dtype
+            )
+            log_p = torch.logsumexp(log_p + mixtures.log_weight, 2).double()
+            is_missing = known[row][:, later].isnan() & (book.reals[later] != column[:, None])
+            log_p = log_p.masked_fill(is_missing, 0.0).sum(1)
+            if len(book.finite):
+                levels = [t[row] for t in levels_of_x]
+                if len(changed) < len(row):
+                    prior = self.base.preceding(rows, self.order).categorical
+                    levels = features.seen_levels(prior, rows)
+                log_p = log_p + features.log_prob_of_levels(answers, *levels)
+            return log_p + factors[row][:, earlier].sum(1)
+
+        by_rank = rank[column].argsort(stable=True)
+        each = (t[by_rank] for t in (row, column, values))
+        scores = torch.cat([*in_blocks(call, *each, batch_size=SCORED_AT_ONCE)])
+        return torch.empty_like(scores).index_copy_(0, by_rank, scores)
 
     def _alone(self, y: Tensor, snr: Tensor) -> Posterior:
         """The posterior of every column from its own evidence, if columns were independent."""

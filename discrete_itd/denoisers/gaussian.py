@@ -143,8 +143,9 @@ class DenseGaussians:
         fit, few = y.new_zeros(len(y), len(self.mean)), torch.zeros_like(known[:, 0])
         for rows, missing in self._few_gaps(cells.width, (known | (snr == 0)).all(1)):
             some = Intervals(*(t[rows] for t in cells))
-            log_masses, *moments = self._filtered(some, missing, range(snr.shape[1]))
-            few[rows], fit[rows] = True, torch.stack(log_masses).sum(0).to(fit)
+            few[rows] = True
+            log_masses, *moments = self._given_known(some, missing)
+            fit[rows] = log_masses.to(fit)
             mean[rows], var[rows] = y[rows, :, None], 1 / REAL_KNOWN_SNR
             mean[rows[:, None], missing], var[rows[:, None], missing] = (t.to(y) for t in moments)
         root = torch.where(known, 1.0, snr.double().sqrt())
@@ -183,6 +184,31 @@ class DenseGaussians:
                 for rows in torch.nonzero(n_gaps == m).flatten().split(at_once):
                     yield rows, torch.nonzero(cells[rows].isnan())[:, 1].view(-1, m)
 
+    def _given_known(self, cells: Intervals, missing: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-masses (n, Z) of cells (n, R), and means and variances (n, m, Z) of the ``missing`` columns (n, m).
+
+        Where all cells of a row are narrow, by its density, and else by :meth:`_filtered`.
+        """
+        shape = *missing.shape, len(self.mean)
+        fit = cells.width.new_zeros(shape[0], shape[2])
+        mean, var = fit.new_zeros(shape), fit.new_zeros(shape)
+        wide = (cells.width > self._narrowest).any(1)
+        for rows in (torch.nonzero(wide).flatten(), torch.nonzero(~wide).flatten()):
+            if not len(rows):
+                continue
+            some, gaps = Intervals(*(t[rows] for t in cells)), missing[rows]
+            if bool(wide[rows[0]]):
+                log_masses, mean[rows], var[rows] = self._filtered(
+                    some, gaps, range(cells.width.shape[1])
+                )
+                fit[rows] = torch.stack(log_masses).sum(0)
+                continue
+            log_p, centre, swept = self._eliminated(some.middle.nan_to_num(0.0), gaps)
+            fit[rows] = log_p + some.log_width().nan_to_num(0.0).sum(1)[:, None]
+            for k, middle in enumerate(centre):
+                mean[rows, k], var[rows, k] = middle, -swept[k, k]
+        return fit, mean, var.clamp_min(1 / REAL_KNOWN_SNR)
+
     def _filtered(
         self, cells: Intervals, missing: Tensor, order: Sequence[int]
     ) -> tuple[list[Tensor], Tensor, Tensor]:
@@ -198,8 +224,14 @@ class DenseGaussians:
         t = torch.cat([t, torch.ones_like(t[:, :1])], 1)
         mean, cov = t.new_zeros(n, m, n_classes), t.new_zeros(n, m, m, n_classes)
         log_masses = []
+        has_state = False
         for r in order:
             row, k = (missing == r).nonzero().unbind(1)
+            has_state = has_state or len(row) > 0
+            if not has_state:  # no missing cell so far
+                cell = (t @ affine[r][0])[:n], width[:, r, None], sd[r][0]
+                log_masses.append(log_masses_in_classes(*cell, t.dtype).nan_to_num_(0.0))
+                continue
             slope = affine[r][0, missing]  # of the residual on earlier missing cells: (n, m, Z)
             along = torch.zeros_like(mean)
             for i in range(m):
@@ -493,13 +525,19 @@ class DenseGaussians:
         for ways, rows in self._patterns(torch.where(values.isnan(), 0.0, math.inf)):
             slopes, offset, new = self._once(partial(self._given_others, ways), ways, -1)
             t, flat = values[rows].nan_to_num(0.0), rows.flatten()
-            after = torch.einsum("unj,uzij->uniz", t, slopes) + offset.mT[:, None]
+            after = (t @ slopes.flatten(2)).unflatten(2, offset.mT.shape[1:]) + offset.mT[:, None]
             new = new.mT[:, None].expand_as(after)
             if devices.any_true(wide[flat]):
-                by_cells = wide[rows][:, :, None, None] & torch.isinf(ways)[:, None, :, None]
-                chain = self._in_chain(ways, t, width[rows].nan_to_num(0.0))
+                some = torch.arange(rows.shape[1], device=rows.device)
+                if not devices.static_shapes(rows.device):
+                    some = filled(torch.nonzero(wide[rows].any(0)).flatten())
+                chain = self._in_chain(ways, t[:, some], width[rows[:, some]].nan_to_num(0.0))
+                by_cells = (
+                    wide[rows[:, some]][..., None, None] & torch.isinf(ways)[:, None, :, None]
+                )
                 after, new = (
-                    torch.where(by_cells, *both) for both in zip(chain, (after, new), strict=True)
+                    old.index_copy(1, some, torch.where(by_cells, of_chain, old[:, some]))
+                    for of_chain, old in zip(chain, (after, new), strict=True)
                 )
             means.index_copy_(0, flat, after.flatten(0, 1))
             var.index_copy_(0, flat, new.flatten(0, 1))
@@ -519,19 +557,24 @@ class DenseGaussians:
         place = devices.index_tensor(tuple(order), str(values.device))
         affine, sd = self._once(partial(self._standardising, snr, place), snr, *order)
         slopes, offset = affine.transpose(0, 1).tensor_split([len(order)], 2)  # (U, R, R or 1, Z)
-        residual = torch.einsum("unj,ukjz->unkz", values, slopes) + offset[:, None, :, 0]
+        residual = (values[:, None] @ slopes + offset).transpose(1, 2)
         width = width[..., None] / sd[:, :, 0].transpose(0, 1)[:, None]
         known = torch.isinf(snr).double()[:, None, :, None]
         share = known / (1 + width.square() / 12)
         slope = slopes.diagonal(dim1=1, dim2=2).mT[:, None]  # its own cell is no evidence
         whole = known - share
-        precision = torch.einsum("unkz,ukjz->unjz", share, slopes.square()) + slope.square() * whole
-        pull = torch.einsum("unkz,ukjz->unjz", share * residual, slopes) + slope * whole * residual
+        precision = slope.square() * whole
+        pull = slope * whole * residual
+        for k in order:  # residuals depend on no later column
+            n = slice(k + 1)
+            of_residual = slopes[:, None, k, n]
+            pull[:, :, n].addcmul_(of_residual, (share[:, :, k] * residual[:, :, k])[:, :, None])
+            precision[:, :, n].addcmul_(of_residual.square(), share[:, :, k, None])
         precision = precision.clamp_max(REAL_KNOWN_SNR)
         return values[..., None] - pull / precision, 1 / precision
 
     def _given_others(self, snr: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Slopes (U, Z, R, R), offsets and variances (U, Z, R) of columns given all other known ones.
+        """Slopes (U, R', R, Z) of columns on all other known ones R', offsets and variances (U, Z, R).
 
         Those of a known column follow from its row of the known columns' precision matrix.
         """
@@ -546,7 +589,7 @@ class DenseGaussians:
         total = covariance.diagonal(dim1=-2, dim2=-1)
         var = torch.where(known > 0, 1 / diagonal, total - (gain * covariance).sum(-1))
         offset = mean - (slopes @ (known * mean)[..., None])[..., 0]
-        return slopes, offset, var.clamp_min(1 / REAL_KNOWN_SNR)
+        return slopes.permute(0, 3, 2, 1).contiguous(), offset, var.clamp_min(1 / REAL_KNOWN_SNR)
 
     def _standardising(self, snr: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
         """Maps of cells and 1 to standardised residuals, (R, U, R + 1, Z), and standard deviations, (R, U, 1, Z).
@@ -633,8 +676,8 @@ def log_masses_in_classes(z: Tensor, width: Tensor, sd: Tensor, dtype: torch.dty
         sd = sd.expand_as(z)
     z, sd, width = (t.flatten(0, -2) for t in (z.to(dtype), sd, width.expand(*shape[:-1], 1)))
     widest = (width / sd.amin(1, keepdim=True))[:, 0].nan_to_num(0.0)
-    scale, width = sd.reciprocal().to(dtype), width.to(dtype)
     out = log_densities_in_classes(z, width, sd.to(dtype))
+    scale, width = sd.reciprocal().to(dtype), width.to(dtype)
 
     def picked(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         scales = scale if len(scale) == 1 else scale.index_select(0, rows)
@@ -666,7 +709,8 @@ def log_masses_in_classes(z: Tensor, width: Tensor, sd: Tensor, dtype: torch.dty
 
 def log_densities_in_classes(z: Tensor, width: Tensor, sd: Tensor) -> Tensor:
     """:func:`log_masses_in_classes` of cells in which the density is constant, of a width 0 the log-density."""
-    log_width = torch.where(width == 0, 1.0, width).log()
+    # the logarithm first: a width in float64 may be too small for the type of z
+    log_width = torch.where(width == 0, 1.0, width).log().to(z)
     return (log_width - (math.sqrt(2 * math.pi) * sd).log()).sub(z.square(), alpha=0.5)
 
 

@@ -304,11 +304,18 @@ class ColumnFeatures(nn.Module):
             features.append((mean - middle * narrow) / SD)
         return torch.cat([*features, reliability], 1)
 
-    def describe_cells(self, x: Tensor, numbers: Intervals | None = None) -> Tensor:
+    def shares(self, numbers: Intervals, real: Tensor | None = None) -> Tensor:
+        """Shares (B, R, K) of the base's components in cells (B, R), or (B, 1) of the columns ``real`` (B,)."""
+        parts = self._mixture[:, None] if real is None else self._mixture[:, real, None]
+        return GaussianPosterior(*parts, normalised=True).shares(*numbers)
+
+    def describe_cells(
+        self, x: Tensor, numbers: Intervals | None = None, shares: Tensor | None = None
+    ) -> Tensor:
         """Features (B, F) of rows ``x`` (B, C) whose cells are known, or missing where NaN.
 
         Equal to :meth:`describe` of the posterior there, which is not computed. ``numbers`` are the cells of the rows'
-        numbers, if they are computed already.
+        numbers, and ``shares`` the result of :meth:`shares`, if they are computed already.
         """
         book, levels = self.codebook, self.codebook.levels
         cells = x[:, book.finite]
@@ -320,10 +327,9 @@ class ColumnFeatures(nn.Module):
         if len(book.reals):
             cells = x.index_select(1, book.reals)
             values, known = cells.to(book.dtype), (~cells.isnan()).to(book.dtype)
-            log_weight, mean, var = self._mixture  # (R, K)
-            mixture = GaussianPosterior(log_weight[None], mean[None], var[None], normalised=True)
-            numbers = numbers or book.lines.cells(cells.nan_to_num(0.0))
-            weight = mixture.shares(*numbers) * known[:, :, None]
+            if shares is None:
+                shares = self.shares(numbers or book.lines.cells(cells.nan_to_num(0.0)))
+            weight = shares * known[:, :, None]
             narrow = known - weight[:, :, -1]
             prior, middle = self._prior, self._middle
             features.append((weight[:, :, :-1] - prior * narrow[:, :, None]).flatten(1) * 2)
@@ -338,7 +344,8 @@ class ColumnFeatures(nn.Module):
         """
         levels, categorical = self.codebook.levels, prior.categorical
         closed, seen = self._seen(categorical)
-        logits, gaussian = self._changed(closed, answers)
+        logits = self._levels(closed, answers)
+        gaussian = self.mixtures(answers) if len(self.codebook.reals) else None
         if levels.any_open:  # an unseen category keeps its probability
             logits = logits + levels.per_level(seen)
             logits = torch.where(levels.level_unseen, categorical.logits, logits)
@@ -369,22 +376,25 @@ class ColumnFeatures(nn.Module):
         x: Tensor,
     ) -> Tensor:
         """Log-probability (B,), nats, of rows ``x`` (B, C) by :meth:`answer`, from the parts of :meth:`seen_levels`."""
-        logits, gaussian = self._changed(closed, answers)
-        log_p = start + nn.functional.pad(logits, (0, 1)).gather(1, level).sum(1)
-        if gaussian is None:
+        log_p = self.log_prob_of_levels(answers, closed, level, start)
+        if not len(self.codebook.reals):
             return log_p
-        of_numbers = gaussian.log_prob(*numbers).to(log_p)
+        of_numbers = self.mixtures(answers).log_prob(*numbers).to(log_p)
         is_missing = x.index_select(1, self.codebook.reals).isnan()
         return log_p + of_numbers.masked_fill(is_missing, 0.0).sum(1)
 
-    def _changed(self, closed: Tensor, answers: Tensor) -> tuple[Tensor, GaussianPosterior | None]:
-        """Log-probabilities (B, T) of levels given that they are seen, and mixtures of the continuous columns."""
-        levels, (changes, *numbers) = self.codebook.levels, answers.split(self.sizes, 1)
+    def log_prob_of_levels(
+        self, answers: Tensor, closed: Tensor, level: Tensor, start: Tensor
+    ) -> Tensor:
+        """The part (B,) of :meth:`log_prob` that the columns of categories have."""
+        logits = self._levels(closed, answers)
+        return start + nn.functional.pad(logits, (0, 1)).gather(1, level).sum(1)
+
+    def _levels(self, closed: Tensor, answers: Tensor) -> Tensor:
+        """Log-probabilities (B, T) of levels given that they are seen, by a network's outputs."""
+        levels, changes = self.codebook.levels, answers[:, : self.sizes[0]]
         f = changes.new_zeros(len(answers), levels.n_points).index_copy(1, self._fed, changes)
-        logits, gaussian = levels.log_softmax(closed + f), None
-        if len(self.codebook.reals):
-            gaussian = self._mixtures(numbers[0].unflatten(1, (-1, self._started.shape[2], 3)))
-        return logits, gaussian
+        return levels.log_softmax(closed + f)
 
     def base_mixture(self) -> GaussianPosterior:
         """The base's mixtures of the continuous columns, without the wide component, in one row: float64."""
@@ -412,9 +422,11 @@ class ColumnFeatures(nn.Module):
         closed = categorical.logits.masked_fill(levels.level_unseen, -torch.inf)
         return closed, levels.logsumexp(closed)
 
-    def _mixtures(self, f: Tensor) -> GaussianPosterior:
-        """The mixtures that result from the network's changes ``f`` (B, R, K', 3) of the marginal ones."""
-        (log_weight, mean, var), wide = self._started, self._mixture[:, None, :, -1:]
+    def mixtures(self, answers: Tensor, reals: slice | Tensor = slice(None)) -> GaussianPosterior:
+        """The mixtures of some continuous columns, all R by default, by a network's outputs ``answers`` (B, A)."""
+        # changes of the marginal mixtures: (B, R, K', 3)
+        f = answers[:, self.sizes[0] :].unflatten(1, (-1, self._started.shape[2], 3))[:, reals]
+        (log_weight, mean, var), wide = self._started[:, reals], self._mixture[:, None, reals, -1:]
         weights, shifts, changes = f.movedim(3, 0).contiguous().unbind(0)
         moved = log_weight + weights
         # log_softmax takes four times as long over a short last axis

@@ -43,7 +43,7 @@ from torch import Tensor
 
 from discrete_itd.cells.channel import SLIPS, WRONG_CELLS
 from discrete_itd.cells.slips import NO_SLIPS, Slips
-from discrete_itd.channel.gaussian import FARTHEST, GaussianPosterior
+from discrete_itd.channel.gaussian import CHUNK, FARTHEST, GaussianPosterior
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.channel.rounded_numbers import Intervals
 from discrete_itd.denoisers import Denoiser
@@ -481,8 +481,14 @@ def _log_probs_of(
             place[order] = torch.arange(len(which)).to(which) - (n.cumsum(0) - n)[which[order]]
             table = values.new_zeros(len(each), int(n.max())).index_put((which, place), values)
             line = torch.searchsorted(q.codebook.reals, torch.full_like(table, j).long())
-            mixtures = conditional.Mixtures(q, each, torch.full_like(each, j))
-            log_p = mixtures.log_mass(lines.cells(table, line))[which, place]
+            mixtures = conditional.cells_of(q, each, torch.full_like(each, j))
+            size = max(1, CHUNK // (mixtures.means.shape[2] * table.shape[1]))
+            of_rows = (t.split(size) for t in (torch.arange(len(each)), *lines.cells(table, line)))
+            parts = [
+                mixtures.pick(lambda t, i=i: t[i]).log_mass_of_few(middle, width)
+                for i, middle, width in zip(*of_rows, strict=True)
+            ]
+            log_p = torch.cat(parts).clamp_min(-FARTHEST)[which, place]
         out[own] = log_p.double().cpu().numpy() - scorer.schema[j].codec.new_nats(cell[own])
     return out
 

@@ -23,12 +23,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from discrete_itd.channel.codebook import State
 from discrete_itd.channel.gaussian import FARTHEST, chosen, log_linear
 from discrete_itd.channel.noise import draw_salt, row_hashes
 from discrete_itd.channel.posterior import (
@@ -37,12 +38,11 @@ from discrete_itd.channel.posterior import (
     Posterior,
 )
 from discrete_itd.channel.rounded_numbers import Intervals
-from discrete_itd.denoisers.base import Denoiser, filled, in_blocks
+from discrete_itd.denoisers.base import SCORED_AT_ONCE, Denoiser, filled, in_blocks
 from discrete_itd.denoisers.following import FollowingDenoiser
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser
 from discrete_itd.likelihood.path import Estimate, combine, equal_rows
 
-SCORED_AT_ONCE = 2048  # rows in one call of the scorer
 SALT = 0x13  # seed of the draws: a row has the same ones in every call
 COMPLETIONS = (
     16  # draws of the unknown cells in the score of a row; 4 left intervals of numbers at 90 %
@@ -276,10 +276,13 @@ class ConditionalDenoiser(Denoiser):
         n_levels = self._n_levels.to(x.device)
         need = asked & ((n_levels == 0) | (n_levels > size.levels))
         guides: list[Posterior] = []  # approximations: causal factors, and the proposal's, the last
+        log_known = None
         if bool(need.any()):
-            proposed = proposed or _given_others(self.proposal, x, need)
+            if proposed is None:
+                proposed, log_known = _given_others(self.proposal, x, need)
             guides = [*(g.preceding(filled(x)) for g in self._guides), proposed]
-        exact = [(m, w, self._beside(m, w, x, asked, proposed)) for m, w in self._exact]
+        known = proposed, log_known
+        exact = [(m, w, self._beside(m, w, x, asked, *known)) for m, w in self._exact]
         for column, row in zip(
             columns.split(SCORED_AT_ONCE), rows.split(SCORED_AT_ONCE), strict=True
         ):
@@ -298,20 +301,19 @@ class ConditionalDenoiser(Denoiser):
                 columns_of = torch.full_like(rows_of_column, j)
                 parts.append(Enumerated(rows_of_column, columns_of, values.double(), x[:0]))
             real = n_levels[column] == 0
-            mixtures, of_guides, dense = dict[int, Mixtures](), list[Mixtures](), x[:0]
+            mixtures, dense = dict[int, Mixtures](), x[:0]
             if bool(real.any()):
                 row, column = row[real], column[real]
                 posteriors = [*guides, *(b.posterior for _, _, each in exact for b in each)]
                 mixtures = {id(q): Mixtures(q, row, column) for q in posteriors}
-                of_guides = [mixtures[id(g)] for g in guides]
-                dense = [guide.points(size.dense, i) for i, guide in enumerate(of_guides, 1)]
+                dense = [mixtures[id(g)].points(size.dense, i) for i, g in enumerate(guides, 1)]
                 dense = self._rounded(torch.cat(dense, 1), column).sort(1)[0]
                 nodes = self._first_nodes(x, row, column, dense, size)
                 parts.append(Enumerated(row, column, nodes, x[:0]))
             for part, scores in zip(parts, self._scores(x, parts), strict=True):
                 j = int(part.columns[0])
                 if not n_levels[j]:
-                    how = exact, mixtures, of_guides, dense
+                    how = exact, mixtures, guides, dense
                     yield self._density(x, part, scores, *how, size)
                     continue
                 log_joint = self._joint(x, part, scores, exact)
@@ -320,26 +322,36 @@ class ConditionalDenoiser(Denoiser):
                 yield part._replace(log_joint=log_joint)
 
     def _beside(
-        self, member: Denoiser, w: float, x: Tensor, asked: Tensor, proposed: Posterior | None
+        self,
+        member: Denoiser,
+        w: float,
+        x: Tensor,
+        asked: Tensor,
+        proposed: Posterior | None,
+        log_known: Tensor | None,
     ) -> list[Beside]:
         """What an exact member of log-weight w knows of the asked cells (B, C) of rows, given the others.
 
         Of a member with relations (23), without its weight, for each of the log-probabilities that its factors need.
+        ``proposed`` and ``log_known`` are the results of :func:`_given_others` of the proposal, None if not asked for.
         """
         if isinstance(member, FollowingDenoiser):
             found = list[Beside]()
             for children in member.unknown_children():
                 left = torch.tensor(children, dtype=torch.int64, device=x.device)
                 known, others = x.index_fill(1, left, math.nan), asked.index_fill(1, left, 0)
-                same = None if children else proposed
-                found += self._beside(member.base, 0.0, known, others, same)
+                same = (None, None) if children else (proposed, log_known)
+                found += self._beside(member.base, 0.0, known, others, *same)
                 found[-1] = found[-1]._replace(left_out=left)
             return found
         nothing, log_p = torch.zeros(0, dtype=torch.int64, device=x.device), torch.zeros_like(x)
-        q = (proposed if member is self.proposal else None) or _given_others(member, x, asked)
+        if member is not self.proposal or proposed is None:
+            proposed, log_known = _given_others(member, x, asked)
+        if log_known is None:
+            log_known = _log_prob(member, x)
         if bool((asked & ~x.isnan()).any()):
-            log_p = q.log_prob_left_out(x, asked).double()
-        return [Beside(w + _log_prob(member, x)[:, None] - log_p, q, nothing)]
+            log_p = proposed.log_prob_left_out(x, asked).double()
+        return [Beside(w + log_known[:, None] - log_p, proposed, nothing)]
 
     def _nothing(self, x: Tensor) -> Posterior:
         """A posterior of rows (B, C) to be overwritten, cheaper than the posterior of a large mixture."""
@@ -365,12 +377,6 @@ class ConditionalDenoiser(Denoiser):
 
         Those of the scorer's members that are not exact, -inf without any.
         """
-
-        def call(row: Tensor, column: Tensor, values: Tensor) -> Tensor:
-            rows = x[row].scatter_(1, column[:, None], values[:, None])
-            each = [w + m.log_prob(rows).double() for m, w in self._open]
-            return torch.stack(each).logsumexp(0).clamp_min(-FARTHEST)
-
         if not self._open:
             return [torch.full_like(part.nodes, -math.inf) for part in parts]
         shapes = [part.nodes.shape for part in parts]
@@ -379,7 +385,8 @@ class ConditionalDenoiser(Denoiser):
             for cells in ([p.rows for p in parts], [p.columns for p in parts])
         )
         values = torch.cat([part.nodes.flatten() for part in parts])
-        scores = torch.cat(list(in_blocks(call, row, column, values, batch_size=SCORED_AT_ONCE)))
+        members = [w + m.log_probs_with(x, row, column, values) for m, w in self._open]
+        scores = torch.stack(members).logsumexp(0).clamp_min(-FARTHEST)
         each = scores.split([n.numel() for n in shapes])
         return [scores.view(n) for scores, n in zip(each, shapes, strict=True)]
 
@@ -470,7 +477,7 @@ class ConditionalDenoiser(Denoiser):
         scores: Tensor,
         exact: Sequence[tuple[Denoiser, float, list[Beside]]],
         mixtures: dict[int, Mixtures],
-        guides: Sequence[Mixtures],
+        guides: Sequence[Posterior],
         dense: Tensor,
         size: Nodes,
     ) -> Enumerated:
@@ -482,31 +489,45 @@ class ConditionalDenoiser(Denoiser):
         lines, nodes = self.codebook.lines, part.nodes
         line = torch.searchsorted(self.codebook.reals, part.columns)[:, None]
         cells = lines.cells(nodes, line)
+
+        def masses(cells: Intervals) -> Callable[[Posterior], Tensor]:
+            """Log-masses (p, V) of cells under a posterior, as a function of it that computes them once."""
+            return cache(lambda q: mixtures[id(q)].log_mass(cells))
+
+        def of_guides(cells: Intervals, mass: Callable[[Posterior], Tensor]) -> Tensor:
+            """Log-masses of cells by each guide, bounded from below: (G, p, V)."""
+            far = cells.log_width() - cells.middle.abs() - FAR_NATS
+            return torch.stack([torch.logaddexp(mass(guide), far) for guide in guides])
+
+        def best(of_each: Tensor) -> Tensor:
+            """Of tensors (G, p, V) of each guide that of the best one of each cell, (p, V)."""
+            return of_each.gather(0, which[None, :, None].expand_as(of_each[:1]))[0]
+
         if self._open:
-            ratio, log_width = scores - self._of_guides(guides, cells), cells.log_width()
-            parts = (_errors(nodes, cells.width, r, scores - log_width)[0] for r in ratio)
+            mass, log_width = masses(cells), cells.log_width()
+            ratios = scores - of_guides(cells, mass)
+            parts = (_errors(nodes, cells.width, r, scores - log_width)[0] for r in ratios)
             which = torch.stack([error.logsumexp(1) for error in parts]).argmin(0)
-            reference = partial(self._of_guides, guides, which=which)
-            ratio = ratio.gather(0, which[None, :, None].expand_as(ratio[:1]))[0]
+            ratio = best(ratios)
             for _ in range(size.stages):
                 new = _refined(nodes, cells.width, ratio, scores - cells.log_width(), size)
                 new = self._rounded(new, part.columns)
                 new_cells = lines.cells(new, line)
                 (more,) = self._scores(x, [part._replace(nodes=new)])
-                pairs = (nodes, new), (ratio, more - reference(new_cells)), (scores, more)
+                more_ratio = more - best(of_guides(new_cells, masses(new_cells)))
+                pairs = (nodes, new), (ratio, more_ratio), (scores, more)
                 pairs = *pairs, *zip(cells, new_cells, strict=True)
                 together = [torch.cat(pair, 1) for pair in pairs]
                 nodes, order = together[0].sort(1)
-                ratio, scores, *cells = (t.gather(1, order) for t in together[1:])
-                cells = Intervals(*cells)
+                ratio, scores, *ends = (t.gather(1, order) for t in together[1:])
+                cells = Intervals(*ends)
 
         def joint(at: Tensor) -> tuple[Tensor, Intervals]:
             cells, scores = lines.cells(at, line), torch.full_like(at, -math.inf)
+            mass = masses(cells)
             if self._open:
-                scores = _interpolated(nodes, ratio, at) + reference(cells)
-            some = part._replace(nodes=at)
-            of_members = lambda q: mixtures[id(q)].log_mass(cells)  # noqa: E731
-            return self._joint(x, some, scores, exact, of_members), cells
+                scores = _interpolated(nodes, ratio, at) + best(of_guides(cells, mass))
+            return self._joint(x, part._replace(nodes=at), scores, exact, mass), cells
 
         every = torch.cat([nodes, dense], 1).sort(1)[0]
         log_joint, cells = joint(every)
@@ -531,19 +552,6 @@ class ConditionalDenoiser(Denoiser):
         pieces = [t[: len(nodes)] for t in log_linear(filled(nodes), filled(log_joint))]
         density = GaussianPosterior(*(t[:, None] for t in pieces))
         return part._replace(log_joint=pieces[0], density=density)
-
-    @staticmethod
-    def _of_guides(
-        guides: Sequence[Mixtures], cells: Intervals, which: Tensor | None = None
-    ) -> Tensor:
-        """Log-masses of cells (n, V) by each guide, bounded from below: (G, n, V); or by ``which`` of them, (n, V)."""
-        far = cells.log_width() - cells.middle.abs() - FAR_NATS
-        if which is None:
-            return torch.stack([torch.logaddexp(g.log_mass(cells), far) for g in guides])
-        out = torch.full_like(far, -math.inf)
-        for i, guide in enumerate(guides):
-            guide.log_mass(cells, which == i, out)
-        return torch.logaddexp(out, far)
 
     def _column_nodes(self, size: Nodes) -> Tensor:
         """Nodes of each continuous column that do not depend on the row: points of its marginal, far values: (R, n)."""
@@ -807,11 +815,17 @@ def given_others(denoiser: Denoiser, x: Tensor, asked: Tensor, **how: Any) -> Po
     return denoiser.leave_one_out(others[first], wanted, **how).of_cells(place)
 
 
-def _given_others(denoiser: Denoiser, x: Tensor, asked: Tensor) -> Posterior:
-    """:meth:`Denoiser.leave_one_out`, or the posterior of rows in which all asked cells are unknown."""
+def _given_others(denoiser: Denoiser, x: Tensor, asked: Tensor) -> tuple[Posterior, Tensor | None]:
+    """:meth:`Denoiser.leave_one_out` of an exact denoiser, and None.
+
+    Where all asked cells are unknown, the posterior of the rows and the log-probability (B,) of their known cells.
+    """
     if bool((asked & ~x.isnan()).any()):
-        return denoiser.leave_one_out(x, asked)
-    return denoiser.given(x)
+        return denoiser.leave_one_out(x, asked), None
+    rows = filled(x)
+    state = State.start(denoiser.codebook, denoiser.codebook.embed(rows), ~rows.isnan())
+    log_p, posterior = denoiser.infer(*state)
+    return posterior.rows(slice(len(x))), log_p[: len(x)].double()
 
 
 def _only(j: int, x: Tensor) -> Tensor:
@@ -850,17 +864,10 @@ class Mixtures:
             out[rows] = mixtures.points(n, shift)
         return out
 
-    def log_mass(
-        self, cells: Intervals, asked: Tensor | None = None, out: Tensor | None = None
-    ) -> Tensor:
-        """Log-masses of V cells of each number, (n, V), nats; of those ``asked``, (n,), written into ``out``."""
-        out = torch.empty_like(cells.middle) if out is None else out
+    def log_mass(self, cells: Intervals) -> Tensor:
+        """Log-masses of V cells of each number, (n, V), nats."""
+        out = torch.empty_like(cells.middle)
         for rows, mixtures in self._parts:
-            if asked is not None and not bool(asked[rows].all()):
-                kept = torch.nonzero(asked[rows]).flatten()
-                if not len(kept):
-                    continue
-                rows, mixtures = rows[kept], mixtures.pick(lambda t, i=kept: t[i])
             out[rows] = mixtures.log_mass_of_few(*(t[rows] for t in cells)).clamp_min(-FARTHEST)
         return out
 

@@ -282,6 +282,20 @@ def test_a_density_much_narrower_than_its_column_is_integrated(device):
             assert got[i].item() == pytest.approx(expected.item(), abs=CLOSE / 10)
 
 
+@pytest.mark.parametrize("name", [*BOOKS, *WIDER_BOOKS])
+def test_rows_with_another_value_have_the_scores_of_these_rows(device, name):
+    """Whatever the order of the columns, and with other cells missing."""
+    book = make_book(name, device)
+    p, x = random_causal(book, 1), random_rows(book, 9, np.random.default_rng(0), missing=0.2)
+    others = random_rows(book, 9, np.random.default_rng(1))
+    row, column = torch.cartesian_prod(torch.arange(9), torch.arange(book.n_columns)).to(device).T
+    values = others[row, column]
+    rows = x[row].scatter(1, column[:, None], values[:, None])
+    expected = p.log_prob(rows).double()
+    got = p.log_probs_with(x, row, column, values)
+    torch.testing.assert_close(got, expected, atol=1e-3, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["mixed", "open", *WIDER_BOOKS])
 def test_a_row_alone_is_the_row_in_a_batch(device, name):
     book = make_book(name, device)
