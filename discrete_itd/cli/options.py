@@ -82,6 +82,7 @@ def _number(
 positive = _number("a positive number", lambda value: value > 0)  # or infinity
 finite = _number("a number", math.isfinite)
 share = _number("between 0 and 1", lambda value: 0 < value < 1)
+share_or_all = _number("between 0 and 1, or 1", lambda value: 0 < value <= 1)
 count = _number("a whole number from 0 on", lambda value: 0 <= value < 2**32, int)
 at_least_one = _number("a whole number from 1 on", lambda value: 1 <= value < 2**32, int)
 
@@ -285,8 +286,8 @@ def _add_rules(sub: argparse.ArgumentParser) -> None:
         "or - (default: the first are printed)")
     add("--new", metavar="TABLE", help="rows to check; the exit code is 1 if one breaks a rule")
     add("--broken", metavar="FILE", help=f"with --new, the broken rules of each row: {ENDINGS}; or -")
-    add("--min-holds", type=share, default=0.98, metavar="P",
-        help="least share of rows that follow a rule (default: %(default)s)")
+    add("--min-holds", type=share_or_all, default=0.98, metavar="P",
+        help="least share of rows that follow a rule; 1 for no exceptions (default: %(default)s)")
     _add_csv(sub)
 
 

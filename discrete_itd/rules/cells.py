@@ -29,6 +29,8 @@ class RuleCells:
         Position of each cell in the levels of its column; -1 of a missing cell.
     numbers : array of float64, shape (N, C)
         Numbers, and times in days; NaN where there is none.
+    unreadable : dict from positions of columns to arrays of bool, shape (N,)
+        The cells that are texts of no value of their column; their codes are -1. Columns without any are left out.
     """
 
     def __init__(
@@ -38,10 +40,12 @@ class RuleCells:
         codes: Ints,
         numbers: Floats,
         values: dict[int, list[Any]] | None = None,
+        unreadable: dict[int, Bools] | None = None,
     ) -> None:
         self.schema, self.levels, self.codes, self.numbers = schema, levels, codes, numbers
         self._places = {column.name: j for j, column in enumerate(schema)}
         self._values = dict[int, list[Any]]() if values is None else values
+        self.unreadable = dict[int, Bools]() if unreadable is None else unreadable
 
     @classmethod
     def read(
@@ -50,11 +54,16 @@ class RuleCells:
         """The cells of a table; those that are none of the given ``levels`` are added behind these."""
         codes = np.empty((len(frame), len(schema)), np.int64, order="F")
         merged, typed = list[pd.Index](), dict[Hashable, pd.Series]()
+        unreadable = dict[int, Bools]()
         for j, column in enumerate(schema):
             if column.name not in frame.columns:
                 raise ValueError(f"column {column.name!r}: the table has no such column")
             typed[column.name] = column.read(cast(pd.Series, frame[column.name]))
-            cells, _ = column.readable(typed[column.name])
+            cells, words = column.readable(typed[column.name])
+            if typed[column.name] is not frame[column.name]:
+                _, words = column.readable(cast(pd.Series, frame[column.name]))
+            if words is not None:
+                unreadable[j] = np.asarray(pd.notna(words))
             own, distinct = pd.factorize(cells.values)
             index = pd.Index(distinct)
             if levels is not None:
@@ -64,7 +73,8 @@ class RuleCells:
                 own, index = known[own], levels[j].append(new)
             codes[:, j] = np.append(own, -1)[cells.where]
             merged.append(index)
-        return cls(schema, merged, codes, numbers_of(pd.DataFrame(typed), schema))
+        numbers = numbers_of(pd.DataFrame(typed), schema)
+        return cls(schema, merged, codes, numbers, unreadable=unreadable)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -76,6 +86,10 @@ class RuleCells:
     def codes_of(self, name: Hashable) -> Ints:
         """The codes (N,) of a column."""
         return self.codes[:, self._places[name]]
+
+    def unreadable_of(self, name: Hashable) -> Bools:
+        """The cells (N,) of a column that are texts of no value."""
+        return self.unreadable.get(self._places[name], np.zeros(len(self), bool))
 
     def numbers_of(self, name: Hashable) -> Floats:
         """The numbers (N,) of a column."""
@@ -96,15 +110,17 @@ class RuleCells:
 
     def take(self, rows: Ints | Bools) -> RuleCells:
         """The cells of some rows."""
+        own = {j: cells[rows] for j, cells in self.unreadable.items()}
         return RuleCells(
-            self.schema, self.levels, self.codes[rows], self.numbers[rows], self._values
+            self.schema, self.levels, self.codes[rows], self.numbers[rows], self._values, own
         )
 
     def shuffled(self, name: Hashable, order: Ints) -> RuleCells:
         """The cells with those of one column in another ``order`` (N,) of the rows."""
         j, codes, numbers = self._places[name], self.codes.copy(), self.numbers.copy()
         codes[:, j], numbers[:, j] = codes[order, j], numbers[order, j]
-        return RuleCells(self.schema, self.levels, codes, numbers, self._values)
+        own = {k: c[order] if k == j else c for k, c in self.unreadable.items()}
+        return RuleCells(self.schema, self.levels, codes, numbers, self._values, own)
 
     def order_by_content(self) -> Ints:
         """The rows in an order at random that depends on what is in them alone."""

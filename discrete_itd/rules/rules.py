@@ -61,7 +61,8 @@ def find_rules(table: Any, *, min_holds: float = 0.98) -> Rules:
     table : DataFrame or array-like, shape (N, C)
         A pandas frame, a table of another library that narwhals knows, or an array. Numbers and dates may be text.
     min_holds : float, default=0.98
-        Least share of the rows of which a rule speaks that follow it.
+        Least share of the rows of which a rule speaks that follow it, above 0; 1 for rules without exceptions among
+        the rows that find and judge them.
 
     Returns
     -------
@@ -90,7 +91,8 @@ def find_rules(table: Any, *, min_holds: float = 0.98) -> Rules:
     >>> rules.check(pd.DataFrame({"town": ["Köln", "Köln"], "code": [50, 89]})).table.loc[0, "sentence"]
     'town = Köln, but town = Ulm where code = 89'
     """
-    min_holds = check_share("min_holds", min_holds)
+    if isinstance(min_holds, bool) or min_holds != 1:  # 1: rules without exceptions
+        min_holds = check_share("min_holds", min_holds)
     frame, _ = read_rows(table, find_rules)
     with (
         warnings.catch_warnings()
@@ -170,8 +172,19 @@ class Rules:
         return "\n".join(["Rules", *(f"  {rule.text}" for rule in self.rules)])
 
     def keep(self, which: Iterable[Any]) -> Rules:
-        """Some of the rules, by their positions in :attr:`table` or by a mask of its lines."""
-        places = np.arange(len(self))[np.asarray([*which])]
+        """Some of the rules, by their positions in :attr:`table` or by a mask of its lines.
+
+        ValueError if there are no such positions, or if a mask has another length.
+        """
+        asked, n = np.asarray([*which]), len(self)
+        if not len(asked):
+            asked = asked.astype(int)
+        is_mask = asked.dtype == bool
+        if asked.ndim != 1 or asked.dtype.kind not in "biu" or (is_mask and len(asked) != n):
+            raise ValueError(f"which must be positions or a mask of {n} rules, got {which!r}")
+        if not is_mask and any(not -n <= i < n for i in asked.tolist()):
+            raise ValueError(f"which must be positions among {n} rules, got {which!r}")
+        places = np.arange(n)[asked]
         judged = [self._judged[i] for i in places]
         return Rules(judged, self.frame, self._cells, self._broken[:, places])
 
@@ -179,7 +192,9 @@ class Rules:
         """The rows of a new table that break rules.
 
         A rule says nothing of rows with a missing cell (unless it is about missing ones), nor of keys that the table
-        did not have twice. ValueError if a column of the rules is not there.
+        did not have twice. A text that is no number, time or truth where a column has only these breaks the rules on
+        its values. Whether a column is unique is asked among the new rows alone: a value that the table
+        had already breaks nothing. ValueError if a column of the rules is not there.
         """
         frame, _ = read_rows(new, self.check)
         cells = self.cells_of(frame)
@@ -254,7 +269,10 @@ def _sentence(rule: Rule, cells: RuleCells, frame: pd.DataFrame, i: int) -> str:
     for name in dict.fromkeys((column,) if instead else rule.statement.columns):
         value = cast(pd.Series, frame[name]).iloc[i]
         text = written(value, cells.schema[cells.place(name)])
-        parts.append(f"{name} is missing" if is_missing(value) else f"{name} = {text}")
+        reason = ", which cannot be read" if cells.unreadable_of(name)[i] else ""
+        parts.append(f"{name} is missing" if is_missing(value) else f"{name} = {text}{reason}")
     if isinstance(rule.statement, Present) and not rule.given:
-        return f"{parts[0]}, but never is"
+        return parts[0] + (
+            "" if cells.unreadable_of(rule.statement.column)[i] else ", but never is"
+        )
     return f"{', '.join(parts)}, but {instead or rule.text}"

@@ -317,9 +317,11 @@ class _Keys:
         """The key, if rows follow, also of those in which another value than the most frequent one does."""
         key = Key.fit(tuple(self.names[j] for j in given), self.names[column], self.cells)
         follows = key.follows(self.cells)
-        most = np.bincount(self.cells.codes[:, column] + 1)[1:].argmax()
+        # among the rows of which the key speaks: elsewhere the column may have other values
+        known = (self.cells.codes[:, [*given, column]] >= 0).all(1)
+        most = np.bincount(self.cells.codes[known, column], minlength=1).argmax()
         is_other = np.isfinite(follows) & (key.expected(self.cells) != most)
-        n_known = (self.cells.codes[:, [*given, column]] >= 0).all(1).sum()
+        n_known = known.sum()
         for rows, part in ((np.isfinite(follows), LEAST_PART), (is_other, LEAST_OTHER)):
             if rows.sum() < part * n_known or follows[rows].sum() < self.least * rows.sum():
                 return None

@@ -20,11 +20,13 @@ Shapes = tuple[tuple[tuple[str, int, int], ...], ...]
 MOST_LISTED = 200  # values of a key that are listed in code
 MOST_LENGTHS = 16  # texts of different lengths that one format stands for, in languages without regular expressions
 
+UNQUOTED = r"\w[\w .+/:&%-]*(?<![ .])"  # a text that is read as one value without quotation marks
+
 
 def value_text(value: Any) -> str:
     """A value as the text of a rule has it: in quotation marks where it could be read otherwise."""
     if isinstance(value, str):
-        return value if re.fullmatch(r"\w[\w .+/:&%-]*(?<! )", value) else repr(value)
+        return value if re.fullmatch(UNQUOTED, value) else repr(value)
     return f"{value:.15g}" if isinstance(value, float) else str(value)
 
 
@@ -37,6 +39,8 @@ class Statement:
     """The base class: a statement on the cells of a row, some of which may be missing."""
 
     kind: ClassVar[str]
+    # whether a cell that is a text of no value breaks it
+    needs_values: ClassVar[bool] = False
 
     @property
     def columns(self) -> tuple[Hashable, ...]:
@@ -80,6 +84,7 @@ class OneOf(Statement):
 
     column: Hashable
     values: tuple[Any, ...]
+    needs_values = True
 
     @property
     def kind(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -96,7 +101,7 @@ class OneOf(Statement):
     def follows(self, cells: RuleCells) -> Floats:
         codes = cells.codes_of(self.column)
         if self.values == (None,):
-            return (codes < 0).astype(float)
+            return ((codes < 0) & ~cells.unreadable_of(self.column)).astype(float)
         holds = np.isin(codes, cells.places_of(self.column, self.values))
         return np.where(codes < 0, np.nan, holds)
 
@@ -113,13 +118,15 @@ class Present(Statement):
 
     column: Hashable
     kind = "present"
+    needs_values = True
 
     @property
     def text(self) -> str:
         return f"{self.column} is not missing"
 
     def follows(self, cells: RuleCells) -> Floats:
-        return (cells.codes_of(self.column) >= 0).astype(float)
+        is_there = (cells.codes_of(self.column) >= 0) | cells.unreadable_of(self.column)
+        return is_there.astype(float)
 
     def code(self, language: Language) -> str:
         return language.negated(language.is_missing(language.column(self.column)))
@@ -167,6 +174,7 @@ class Equation(Statement):
     relation: Relation
     names: tuple[Hashable, ...]
     kind = "equation"
+    needs_values = True
 
     @property
     def columns(self) -> tuple[Hashable, ...]:
@@ -228,6 +236,7 @@ class Order(Statement):
     low: Hashable
     high: Hashable
     kind = "order"
+    needs_values = True
 
     @property
     def columns(self) -> tuple[Hashable, ...]:
@@ -258,6 +267,7 @@ class Range(Statement):
     low: float
     high: float
     kind = "range"
+    needs_values = True
 
     @property
     def text(self) -> str:
@@ -286,6 +296,7 @@ class Step(Statement):
     column: Hashable
     step: float
     kind = "step"
+    needs_values = True
 
     @property
     def text(self) -> str:
@@ -316,6 +327,7 @@ class Format(Statement):
     pattern: str
     shapes: Shapes = ()
     kind = "format"
+    needs_values = True
 
     @classmethod
     def of(cls, column: Hashable, shapes: Shapes) -> Format:
@@ -567,6 +579,9 @@ class Rule:
     def follows(self, cells: RuleCells) -> Floats:
         """1 where a row follows, 0 where it does not, NaN where the rule says nothing of it; (N,)."""
         follows = self.statement.follows(cells)
+        if self.statement.needs_values:
+            for name in self.statement.columns:
+                follows = np.where(cells.unreadable_of(name), 0.0, follows)
         return np.where(meets(self.given, cells), follows, np.nan)
 
     def code(self, language: Language) -> str:

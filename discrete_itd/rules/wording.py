@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from discrete_itd.encoders.relations import (
 )
 from discrete_itd.rules.cells import RuleCells
 from discrete_itd.rules.statements import (
+    UNQUOTED,
     Equation,
     Format,
     Key,
@@ -37,13 +38,14 @@ from discrete_itd.rules.statements import (
 )
 
 NUMBER = r"[-−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?"
-VALUE = r"'[^']*'|\"[^\"]*\"|[^,{}]+?"
+QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
+VALUE = rf"{QUOTED}|[^,{{}}]+?"
 SIGNS = str.maketrans({"×": "*", "−": "-", "·": "*"})
 
 
 def parse(text: str, cells: RuleCells) -> Rule:
     """The rule that a text says of a table; ValueError if it says none."""
-    return _Parser(cells).rule(text.strip().removesuffix("."))
+    return _Parser(cells).rule(text)
 
 
 class _Parser:
@@ -54,18 +56,33 @@ class _Parser:
         self.names = {str(column.name): column.name for column in cells.schema}
         longest = sorted(self.names, key=len, reverse=True)
         self.name = "|".join(map(re.escape, longest))
+        # in an expression, where a space beside a name is the name's own only if there is another
+        before, behind = r"(?<!\S)", r"(?!\S)"
+        own = (before * n[:1].isspace() + re.escape(n) + behind * n[-1:].isspace() for n in longest)
+        self.named = rf"(?<![^\W\d])({'|'.join(own)})(?!\w)"
         self.condition = (
             rf"(?:{self.name}) (?:= (?:{VALUE})|in \{{.*?\}}|is missing|is not missing)"
         )
 
     def rule(self, text: str) -> Rule:
         """The rule of a text."""
-        match = re.fullmatch(rf"if ({self.condition}(?: and {self.condition})*): (.+)", text)
+        text = self._without_margins(text)
+        match = _match(rf"if ({self.condition}(?: and {self.condition})*): (.+)", text)
         if match is None:
             return Rule(self.statement(text))
         follows = rf" and (?=(?:{self.name}) (?:=|in|is) )"
         given = tuple(self._condition(part) for part in re.split(follows, match[1]))
         return Rule(self.statement(match[2]), given)
+
+    def _without_margins(self, text: str) -> str:
+        """A text without a full stop, and without spaces around it but for those of a column's name."""
+        if not any(name[:1].isspace() and text.startswith(name) for name in self.names):
+            text = text.lstrip()
+        for mark in (None, ".", None):
+            ends = [name for name in self.names if name and text.endswith(name)]
+            if not any(name[-1].isspace() or name[-1] == "." for name in ends):
+                text = text.rstrip() if mark is None else text.removesuffix(mark)
+        return text
 
     def statement(self, text: str) -> Statement:
         """The statement of a text without conditions."""
@@ -77,8 +94,8 @@ class _Parser:
             f"{n} is unique": lambda a: Unique((self.names[a],)),
             f"{n} and {n} are together unique": lambda a, b: Unique((self.names[a], self.names[b])),
             f"{n} is a whole number": lambda a: Step(self.names[a], 1.0),
-            f"{n} is a multiple of {number}": lambda a, b: Step(self.names[a], _number(b)),
-            f"{n} matches (.+)": lambda a, b: Format(self.names[a], re.compile(b).pattern),
+            f"{n} is a multiple of {number}": lambda a, b: self._step(a, _number(b)),
+            f"{n} matches (.+)": lambda a, b: self._format(a, b),
             f"{n} determines {n}": lambda a, b: self._key(b, a),
             f"{n} and {n} determine {n}": lambda a, b, c: self._key(c, a, b),
             f"{n} and {n} determine each other": lambda a, b: OneToOne(
@@ -86,16 +103,16 @@ class _Parser:
             ),
             f"{n} (?:≤|<=) {n}": lambda a, b: self._order(a, b),
             f"{n} (?:≥|>=) {n}": lambda a, b: self._order(b, a),
-            f"{n} (?:≥|>=) {number}": lambda a, b: Range(self.names[a], _number(b), np.inf),
-            f"{n} (?:≤|<=) {number}": lambda a, b: Range(self.names[a], -np.inf, _number(b)),
-            f"{number} (?:≤|<=) {n} (?:≤|<=) {number}": lambda a, b, c: Range(
-                self.names[b], _number(a), _number(c)
+            f"{n} (?:≥|>=) {number}": lambda a, b: self._range(_number(b), a, np.inf),
+            f"{n} (?:≤|<=) {number}": lambda a, b: self._range(-np.inf, a, _number(b)),
+            f"{number} (?:≤|<=) {n} (?:≤|<=) {number}": lambda a, b, c: self._range(
+                _number(a), b, _number(c)
             ),
         }
         for pattern, make in ways.items():
-            if match := re.fullmatch(pattern, text):
+            if match := _match(pattern, text):
                 return make(*match.groups())
-        if re.fullmatch(self.condition, text):
+        if _match(self.condition, text):
             condition = self._condition(text, or_none=True)
             if condition is not None:
                 return condition
@@ -106,20 +123,48 @@ class _Parser:
 
     def _condition(self, text: str, *, or_none: bool = False) -> Any:
         """A condition on one column; if asked, None for the value of another column or an expression."""
-        match = re.fullmatch(rf"({self.name}) (= |in |is )(.+)", text)
-        assert match is not None
+        match = _match(rf"({self.name}) (= |in |is )(.+)", text)
+        if match is None:
+            raise ValueError(f"{text!r} is no rule about a column of the table")
         name, sign, rest = self.names[match[1]], match[2], match[3]
         if sign == "is ":
             return Present(name) if rest == "not missing" else OneOf(name, (None,))
-        parts = re.findall(rf"({VALUE})(?:, |$)", rest.strip("{}")) if sign == "in " else [rest]
+        column = self.cells.schema[self.cells.place(name)]
         known = {_bare(str(value)): value for value in self.cells.values_of(name)}
+        if column.are_truths:
+            known |= {"true": True, "false": False, "TRUE": True, "FALSE": False}
+        has_commas = getattr(column.notation, "decimal", None) == ","
+        if sign == "in " and has_commas and re.search(r"\d,\d", rest):
+            raise ValueError(f"{text!r}: a comma between digits is a decimal mark in {name!r}")
+        parts = _listed(text, rest[1:-1], known) if sign == "in " else [rest]
         values = list[Any]()
         for part in map(_bare, parts):
-            is_number = re.fullmatch(NUMBER, part) is not None
+            is_number = _match(NUMBER, part) is not None
             if part not in known and not is_number and rest[0] not in "'\"{" and or_none:
-                return None
+                # words in a column of text are a value that the table does not have
+                is_word = re.fullmatch(UNQUOTED, part) is not None
+                if is_numeric(column) or not is_word or re.search(self.named, part):
+                    return None
             values.append(known.get(part, _number(part) if is_number else part))
         return OneOf(name, tuple(values))
+
+    def _step(self, name: str, step: float) -> Step:
+        if not 0 < step < np.inf:
+            raise ValueError(f"column {name!r}: a step must be a positive number, got {step}")
+        return Step(self.names[name], step)
+
+    def _format(self, name: str, pattern: str) -> Format:
+        try:
+            return Format(self.names[name], re.compile(pattern).pattern)
+        except (re.error, OverflowError, RecursionError) as error:
+            raise ValueError(
+                f"column {name!r}: {pattern!r} is no regular expression ({error})"
+            ) from None
+
+    def _range(self, low: float, name: str, high: float) -> Range:
+        if low > high or low == np.inf or high == -np.inf or (low == -high == -np.inf):
+            raise ValueError(f"column {name!r}: no number is from {low} to {high}, or every one is")
+        return Range(self.names[name], low, high)
 
     def _key(self, column: str, *determinants: str) -> Key:
         return Key.fit(tuple(self.names[d] for d in determinants), self.names[column], self.cells)
@@ -133,17 +178,24 @@ class _Parser:
     def _equation(self, text: str) -> Equation:
         """An equation, solved for a column that stands in one term alone, the first side's first."""
         is_floor = text.endswith(", rounded down")
+        mark = "c"  # what stands for a column is no part of the text
+        while mark in text:
+            mark += "c"
         marked = re.sub(
-            f"(?<![^\\W\\d])({self.name})(?!\\w)",
-            lambda m: f"_c{self.cells.place(self.names[m[1]])}_",
-            text.removesuffix(", rounded down").translate(SIGNS),
-        )
+            self.named,
+            lambda m: f"_{mark}{self.cells.place(self.names[m[1]])}_",
+            text.removesuffix(", rounded down"),
+        ).translate(SIGNS)
         left, _, right = marked.partition("=")
         try:
-            sides = [
-                _polynomial(ast.parse(side.strip(), mode="eval").body) for side in (left, right)
-            ]
-        except (SyntaxError, TypeError, KeyError, ZeroDivisionError):
+            trees = [ast.parse(side.strip(), mode="eval").body for side in (left, right)]
+            nodes = [node for tree in trees for node in ast.walk(tree)]
+            forms = [node.func for node in nodes if isinstance(node, ast.Call)]
+            for node in nodes:
+                if isinstance(node, ast.Name) and node not in forms:
+                    node.id = self._place(node.id, mark, text)
+            sides = [*map(_polynomial, trees)]
+        except (SyntaxError, TypeError, KeyError, ZeroDivisionError, OverflowError):
             raise ValueError(f"{text!r} is no equation of columns of the table") from None
         total = _sum(sides[0], sides[1], -1.0)
         alone = [
@@ -155,6 +207,8 @@ class _Parser:
         child = next((f for f in alone if len(sides[0]) == 1 or len(sides[1]) > 1), alone[-1])
         scale = -total.pop(child)
         constant = total.pop((), 0.0) / scale
+        if not np.isfinite([scale, constant, *total.values()]).all():
+            raise ValueError(f"{text!r} has a number beyond all that a float holds")
         terms = tuple(Term(c / scale, factors) for factors, c in total.items() if c)
         column = child[0].column
         known = self.cells.numbers[np.isfinite(self.cells.numbers[:, column]), column]
@@ -168,6 +222,34 @@ class _Parser:
             column, terms, constant - is_floor * half, step, origin or 0.0, half, (), 0, 0
         )
         return Equation(relation, tuple(c.name for c in self.cells.schema))
+
+    def _place(self, name: str, mark: str, text: str) -> str:
+        """The position, in digits, of the column for which a name in an expression stands."""
+        match = re.fullmatch(rf"_{mark}(\d+)_", name)
+        if match is None:
+            raise ValueError(f"column {name!r}: the table has no such column, got {text!r}")
+        return match[1]
+
+
+def _match(pattern: str, text: str) -> re.Match[str] | None:
+    """The match of a whole text, in which there may be new lines."""
+    return re.fullmatch(pattern, text, re.DOTALL)
+
+
+def _listed(text: str, inside: str, known: Mapping[str, Any]) -> list[str]:
+    """The values between braces; ValueError where commas could be part of one."""
+    spans, place, value = list[tuple[int, int]](), 0, re.compile(rf"\s*({VALUE})\s*,", re.DOTALL)
+    while place <= len(inside):
+        match = value.match(inside + ",", place)
+        if match is None or not match[1].strip():
+            raise ValueError(f"{text!r} lists no values in braces with commas between them")
+        spans.append(match.span(1))
+        place = match.end()
+    for (start, _), (_, end) in itertools.combinations(spans, 2):
+        if inside[start:end] in known:
+            one = inside[start:end]
+            raise ValueError(f"{text!r}: {one!r} is one value of the column; put it in quotes")
+    return [inside[start:end] for start, end in spans]
 
 
 def _number(text: str) -> float:
@@ -193,21 +275,21 @@ def _sum(a: Polynomial, b: Polynomial, sign: float = 1.0) -> Polynomial:
 
 
 def _polynomial(node: ast.expr) -> Polynomial:
-    """An expression as a sum of products; TypeError if it is none."""
+    """An expression, whose names are positions of columns, as a sum of products; TypeError if it is none."""
     match node:
         case ast.Constant(value=int() | float() as value):
             return {(): float(value)}
         case ast.Name(id=name):
-            return {(ColumnTerm(int(name[2:-1])),): 1.0}
+            return {(ColumnTerm(int(name)),): 1.0}
         case ast.Call(func=ast.Name(id=form), args=[ast.Name(id=name)]) if form in FORMS:
-            return {(ColumnTerm(int(name[2:-1]), form),): 1.0}
+            return {(ColumnTerm(int(name), form),): 1.0}
         case ast.BinOp(
             left=ast.Constant(value=1),
             op=ast.Add() | ast.Sub() as operator,
             right=ast.BinOp(left=ast.Name(id=name), op=ast.Div(), right=ast.Constant(value=100)),
         ):
             form = "1+%" if isinstance(operator, ast.Add) else "1-%"
-            return {(ColumnTerm(int(name[2:-1]), form),): 1.0}
+            return {(ColumnTerm(int(name), form),): 1.0}
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return _sum({}, _polynomial(operand), -1.0)
         case ast.BinOp(left=left, op=operator, right=right):

@@ -34,6 +34,12 @@ def test_rules_are_printed_and_new_rows_checked(place, capsys):
     run("rules t.csv --new t.csv")
 
 
+@pytest.mark.usefixtures("place")
+def test_rules_without_exceptions_are_asked_for_by_one(capsys):
+    run("rules t.csv --min-holds 1")
+    assert "total = price × n  (300 rows)" in capsys.readouterr().out
+
+
 def test_rules_are_written_as_a_table_and_as_code(place, capsys):
     run("rules t.csv --out rules.csv")
     found = pd.read_csv("rules.csv")

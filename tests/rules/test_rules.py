@@ -183,6 +183,67 @@ def test_what_is_no_rule_is_refused(rules, text):
         rules.judge(text)
 
 
+def names(*columns):
+    """The rules of a table whose columns have some names and the numbers 0, 1, 2 and so on."""
+    return find_rules(pd.DataFrame({c: np.arange(40) + j for j, c in enumerate(columns)}))
+
+
+def exceptions(rules, text):
+    return rules.judge(text).table.loc[0, "exceptions"]
+
+
+@pytest.mark.parametrize("text", ["vat in {7,19}", "vat in {7 ,19}", "vat in { 7, 19 }"])
+def test_values_need_no_spaces_between_them(rules, text):
+    assert rules.judge(text).table["rule"].tolist() == ["vat in {7, 19}"]
+
+
+def test_a_comma_that_may_be_part_of_a_value_is_refused():
+    rules = find_rules(pd.DataFrame({"a": ["x,y", "x", "y", "z."] * 20}))
+    assert exceptions(rules, "a in {'x,y',x}") == 40
+    assert exceptions(rules, rules.judge("a = 'z.'").table.loc[0, "rule"]) == 60
+    for text in ("a in {x,y}", "a in {x,,y}", "a in {x,}", "a in {}"):
+        with pytest.raises(ValueError, match=r"quotes|braces"):
+            rules.judge(text)
+
+
+@pytest.mark.parametrize("name", ["no3x", "foo", "_c1_", "x", "log"])
+def test_a_column_that_is_not_there_is_named(rules, name):
+    for text in (f"{name} = net × vat", f"{name} = 1", f"net = {name}", f"net = 2 * {name} + vat"):
+        with pytest.raises(ValueError, match=f"column '{name}'"):
+            rules.judge(text)
+
+
+def test_words_are_values_of_a_text_and_truths_in_any_case(rules):
+    assert rules.judge("town = nosuch").table["holds"].tolist() == [0]
+    truths = find_rules(pd.DataFrame({"ok": [True, False, True] * 20}))
+    assert exceptions(truths, "ok = true") == exceptions(truths, "ok in {TRUE}") == 20
+
+
+@pytest.mark.parametrize("name", [" b", "b ", "b.", "new\nline", "p×q", "it's"])
+def test_names_of_columns_may_have_any_character(name):
+    rules = names("b", name, "c")
+    for text in (
+        f"{name} ≥ 1", f"c ≥ {name}", f"b ≤ {name}", f"{name} = 1", f"if c = 2: {name} = 1",
+        f"c = {name} + 1", f"{name} = c - 1",
+    ):  # fmt: skip
+        (columns,) = rules.judge(text).table["columns"]
+        assert name in columns
+        assert exceptions(rules, text) == 39 * (text == f"{name} = 1")
+    assert rules.judge("c = b + 2").table["columns"].tolist() == [["c", "b"]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "town matches [0-9", "vat is a multiple of 0", "vat is a multiple of -1", "5 ≤ vat ≤ 1",
+        "vat ≤ 1e999", "net = 1e400 * vat", "if town = a\nb: net", "vat in {7, 19\n",
+    ],
+)  # fmt: skip
+def test_rules_that_no_row_could_follow_are_refused(rules, text):
+    with pytest.raises(ValueError, match=r"expression|step|no number|beyond|is no "):
+        rules.judge(text)
+
+
 def broken_rows():
     """New rows of which each but the first breaks a rule."""
     new = shop(seed=3, n=12)
@@ -213,6 +274,57 @@ def test_broken_rules_are_named_by_row(rules):
     assert "plz is missing, but never is" in sentences[8]
     with pytest.raises(ValueError, match="column 'net'"):
         rules.check(new.drop(columns="net"))
+
+
+def test_cells_that_cannot_be_read_break_the_rules_on_their_values():
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"q": random.integers(1, 50, 400), "ok": random.random(400) < 0.5})
+    for gaps in (0, 0.2):  # without any, the columns are never missing either
+        rules = find_rules(frame.mask(random.random(frame.shape) < gaps))
+        new = frame[:3].astype(object)
+        new.loc[0, "q"], new.loc[1, "ok"] = "abc", "maybe"
+        found = rules.check(new)
+        assert found.mask.tolist() == [True, True, False]
+        assert "q = abc, which cannot be read, but q is a whole number" in [
+            *found.table["sentence"]
+        ]
+        assert not found.table["sentence"].str.contains("never is").any()
+        said = "ok = maybe, which cannot be read, but ok in {False, True}"
+        assert said in [*found.table["sentence"]]
+
+
+def test_a_key_of_a_column_that_is_constant_where_it_speaks_is_none():
+    random = np.random.default_rng(0)
+    sex, n = random.choice(["f", "m"], 3000, p=[0.4, 0.6]), 3000
+    frame = pd.DataFrame({"sex": sex, "weeks": random.integers(1, 40, n).astype(float)})
+    frame.loc[sex == "m", "weeks"] = np.nan
+    found = {*find_rules(frame).table["rule"]}
+    assert found & {
+        "sex = f exactly where weeks is not missing",
+        "weeks is not missing exactly where sex = f",
+        "sex = m exactly where weeks is missing",
+        "weeks is missing exactly where sex = m",
+    }
+    assert "weeks determines sex" not in found
+
+
+def test_some_rules_are_kept_by_mask_or_position(rules):
+    assert len(rules.keep([])) == len(rules.keep(range(0))) == 0
+    assert not rules.keep([]).check(broken_rows()).mask.any()
+    assert rules.keep([-1]).table["rule"].tolist() == rules.table["rule"].tolist()[-1:]
+    for which in ([True] * 3, [999], ["gross"], "equation", [0.5], [[0]]):
+        with pytest.raises(ValueError, match="which must be positions"):
+            rules.keep(which)
+
+
+def test_rules_without_exceptions_are_asked_for_by_one():
+    frame = squares(0, 400).assign(z=lambda t: 3 * t["x"])
+    found = find_rules(frame, min_holds=1).table
+    assert not found["exceptions"].any()
+    assert {*found.loc[found["kind"] == "equation", "columns"].map(frozenset)} == {frozenset("xz")}
+    for value in (0, 1.5, True, "1"):
+        with pytest.raises((ValueError, TypeError), match="min_holds"):
+            find_rules(frame, min_holds=value)
 
 
 def squares(seed, n):
