@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import pandas as pd
 
 from discrete_itd.encoders import Column
 from discrete_itd.reading.frames import family
-from discrete_itd.rules.languages import SQL, Inexpressible, Pandas
+from discrete_itd.rules.languages import SQL, Inexpressible, Pandas, is_storable
 from discrete_itd.rules.statements import (
     Format,
     OneOf,
@@ -26,6 +27,9 @@ TYPES = {
     "integer": "BIGINT", "float": "DOUBLE", "boolean": "BOOLEAN", "datetime": "TIMESTAMP",
     "timedelta": "INTERVAL",
 }  # fmt: skip
+
+# characters, and escapes of JSON, that YAML has not or folds
+NOT_IN_YAML = r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]|\\u00[01]"
 
 
 def _said(rules: Sequence[Rule], say: Callable[[Rule], str]) -> Iterator[tuple[Rule, str, str]]:
@@ -43,7 +47,9 @@ def dtypes_of(frame: pd.DataFrame) -> dict[Hashable, Any]:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """A text as a comment has it: without new lines, and with what people would not see as its escape."""
+    line = " ".join(text.split())
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
 
 
 def sql_of(rules: Sequence[Rule], schema: Schema, frame: pd.DataFrame, name: str) -> str:
@@ -59,8 +65,13 @@ def sql_of(rules: Sequence[Rule], schema: Schema, frame: pd.DataFrame, name: str
     def quoted(column: Hashable) -> str:
         return '"' + str(column).replace('"', '""') + '"'
 
-    lines = [f"{quoted(c)} {TYPES.get(family(d) or '', 'VARCHAR')}" for c, d in dtypes.items()]
-    comments = list[str]()
+    lines, comments, seen = list[str](), list[str](), set[str]()
+    for column, dtype in dtypes.items():
+        if str(column).lower() in seen or not is_storable(str(column)):
+            comments.append(f"-- no column of SQL: {_one_line(str(column))} (SQL cannot name it)\n")
+        else:
+            lines.append(f"{quoted(column)} {TYPES.get(family(dtype) or '', 'VARCHAR')}")
+            seen.add(str(column).lower())
     for rule, code, reason in _said(rules, constraint):
         if code:
             lines.append(code)
@@ -164,7 +175,10 @@ def dqx_of(rules: Sequence[Rule], schema: Schema, frame: pd.DataFrame) -> str:
             expression = rule.code(sql)
             function, arguments = "sql_expression", {"expression": expression, "msg": rule.text}
         called = {"function": function, "arguments": arguments}
-        return f"- criticality: error\n  check: {json.dumps(called, ensure_ascii=False)}\n"
+        text = json.dumps(called, ensure_ascii=False)
+        if re.search(NOT_IN_YAML, text):
+            raise Inexpressible("it has a control character, which YAML has not")
+        return f"- criticality: error\n  check: {text}\n"
 
     parts = list[str]()
     for rule, code, reason in _said(rules, check):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from discrete_itd.encoders.column import Column
@@ -25,11 +27,12 @@ class Language:
     """
 
     marks: ClassVar[tuple[str, str, str]]  # of "and", "or" and "not"
-    # a missing cell, one of some values, the nearest whole number, and a number that is not zero
+    # a missing cell, one of some values, the nearest whole number, a number that is not zero, and one that is
     missing: ClassVar[str]
     is_one_of: ClassVar[str]
     nearest: ClassVar[str]
     not_zero: ClassVar[str]
+    is_zero: ClassVar[str]
 
     def __init__(self, schema: Mapping[Hashable, Column], dtypes: Mapping[Hashable, Any]) -> None:
         self.schema, self.dtypes = schema, dtypes
@@ -95,20 +98,38 @@ class Language:
                 raise Inexpressible(f"{name} has a notation of its own")
 
 
+def namesakes(names: Iterable[Hashable]) -> set[Hashable]:
+    """The names that are the same as others to SQL, which does not tell upper case from lower case."""
+    names = [*names]
+    counts = Counter(str(name).lower() for name in names)
+    return {name for name in names if counts[str(name).lower()] > 1}
+
+
+def is_storable(text: str) -> bool:
+    """Whether a text can be in a query and in a file: without NUL and halves of characters."""
+    return not re.search("[\x00\ud800-\udfff]", text)
+
+
 class SQL(Language):
     """SQL as SQLite and DuckDB both have it, or as Spark has it."""
 
     marks = " AND ", " OR ", "NOT "
     missing, is_one_of, nearest, not_zero = "{} IS NULL", "{} IN ({})", "round({})", "nullif({}, 0)"
+    is_zero = "{} = 0"
 
     def __init__(
         self, schema: Mapping[Hashable, Column], dtypes: Mapping[Hashable, Any], spark: bool = False
     ) -> None:
         super().__init__(schema, dtypes)
         self.spark = spark
+        self.namesakes = namesakes(schema)
 
     def column(self, name: Hashable) -> str:
         self.check_plain(name)
+        if name in self.namesakes:
+            raise Inexpressible(f"another column has the name {name} but for upper case")
+        if not is_storable(str(name)):
+            raise Inexpressible(f"{name} has a character that SQL does not have")
         mark = "`" if self.spark else '"'
         return mark + str(name).replace(mark, 2 * mark) + mark
 
@@ -119,6 +140,8 @@ class SQL(Language):
             return repr(value)
         if not isinstance(value, str):
             raise Inexpressible("times are listed")
+        if not is_storable(value):
+            raise Inexpressible("a value has a character that SQL does not have")
         value = value.replace("\\", "\\\\") if self.spark else value
         return "'" + value.replace("'", "\\'" if self.spark else "''") + "'"
 
@@ -137,6 +160,7 @@ class Pandas(Language):
 
     marks = " & ", " | ", "~"
     missing, is_one_of, nearest, not_zero = "{}.isna()", "{}.isin([{}])", "({}).round()", "{}"
+    is_zero = "{} == 0"
 
     def column(self, name: Hashable) -> str:
         self.check_plain(name)

@@ -200,7 +200,7 @@ class Equation(Statement):
         return "" if math.isnan(value) else f"{expression} = {value:.10g}"
 
     def code(self, language: Language) -> str:
-        relation, terms = self.relation, list[str]()
+        relation, terms, divisors = self.relation, list[str](), list[str]()
         tolerance = relation.half + ON_LATTICE * relation.step
         slopes = {f.column: abs(t.coefficient) for t in relation.terms for f in t.factors}
         is_sum = all(len(t.factors) == 1 and t.factors[0].form == "x" for t in relation.terms)
@@ -217,6 +217,7 @@ class Equation(Statement):
                         text += f" * {column}"
                     case "1/x":
                         text += f" / {language.not_zero.format(column)}"
+                        divisors.append(language.is_zero.format(column))
                     case "1+%" | "1-%":
                         text += f" * (1 {factor.form[1]} {column} / 100.0)"
                     case form:
@@ -226,6 +227,8 @@ class Equation(Statement):
         value = f"{' + '.join(terms)} + {relation.constant!r}"
         room = f"{tolerance!r} + {FLOAT_ERROR!r} * abs({child})"
         holds = f"abs({child} - ({value})) <= {room}"
+        if divisors:  # a quotient by zero says nothing
+            holds = language.either(*dict.fromkeys(divisors), holds)
         return language.unless_missing(self.columns, holds)
 
 

@@ -399,6 +399,49 @@ def test_property_code_of_pandas_says_what_the_rules_say(rules):
     assert n >= 8
 
 
+def test_property_a_quotient_by_zero_says_nothing_in_any_language():
+    random = np.random.default_rng(0)
+    t = pd.DataFrame({"a": random.gamma(2, 50, 400).round(2), "b": random.integers(1, 50, 400)})
+    t["c"] = (t["a"] / t["b"]).round(4)
+    rule = find_rules(t).judge("c = a / b")
+    new = t[:4].copy()
+    new.loc[0, "b"], new.loc[1, ["a", "b"]], new.loc[2, "c"] = 0, 0, 9999
+    assert rule.check(new).mask.tolist() == [False, False, True, False]
+    schema = {c.name: c for c in rule.columns}
+    code = rule.rules[0].code(Pandas(schema, dtypes_of(t)))
+    assert eval(code, {"t": new, "pd": pd}).tolist() == [True, True, False, True]
+    base = sqlite3.connect(":memory:")
+    new.to_sql("t", base, index=False)
+    told = base.execute(f"SELECT {rule.rules[0].code(SQL(schema, dtypes_of(t)))} FROM t")
+    assert [row[0] for row in told] == [1, 1, 0, 1]
+    base.close()
+
+
+def test_sql_leaves_out_what_it_cannot_name():
+    n = np.arange(60)
+    frame = pd.DataFrame({"A": n, "a": n + 1, "b\x00": n + 2, "c": n + 3})
+    frame["d"] = ["x\x00", "y", "z"] * 20
+    rules = find_rules(frame).judge("a ≤ c", "A ≥ 0", "b\x00 ≥ 0", "d in {'x\\x00', y, z}", "c ≥ 0")
+    text = rules.to_sql()
+    assert "\x00" not in text
+    assert text.count("-- not in SQL") == 4
+    assert text.count("CHECK") == 1
+    base = sqlite3.connect(":memory:")
+    base.execute(text)
+    base.close()
+    assert rules.to_dqx().count("# not in SQL") == 4
+
+
+@pytest.mark.parametrize("mark", ["\x00", "\x07", "\x7f", "\x85", "\u2028", "\ufeff"])
+def test_dqx_leaves_out_control_characters(mark):
+    yaml = pytest.importorskip("yaml")
+    frame = pd.DataFrame({"d": [f"x{mark}y", "y", "z"] * 20, "e": np.arange(60)})
+    rules = find_rules(frame).judge(f"d in {{{f'x{mark}y'!r}, y, z}}", "e ≥ 0")
+    text = rules.to_dqx()
+    assert len(yaml.safe_load(text)) == 1
+    assert "# not in SQL: d in" in text
+
+
 def as_text(t):
     return t.assign(**{c: t[c].astype(str).where(t[c].notna(), None) for c in ("ordered", "sent")})
 
