@@ -56,9 +56,15 @@ class _Parser:
         self.names = {str(column.name): column.name for column in cells.schema}
         longest = sorted(self.names, key=len, reverse=True)
         self.name = "|".join(map(re.escape, longest))
-        # in an expression, where a space beside a name is the name's own only if there is another
+        # in an expression, where of names that differ by spaces around them one without them is meant
         before, behind = r"(?<!\S)", r"(?!\S)"
-        own = (before * n[:1].isspace() + re.escape(n) + behind * n[-1:].isspace() for n in longest)
+        alike = {n for n in longest if n.strip() != n and n.strip() in self.names}
+        own = (
+            before * (n in alike and n[:1].isspace())
+            + re.escape(n)
+            + behind * (n in alike and n[-1:].isspace())
+            for n in longest
+        )
         self.named = rf"(?<![^\W\d])({'|'.join(own)})(?!\w)"
         self.condition = (
             rf"(?:{self.name}) (?:= (?:{VALUE})|in \{{.*?\}}|is missing|is not missing)"

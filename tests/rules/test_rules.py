@@ -230,6 +230,8 @@ def test_names_of_columns_may_have_any_character(name):
         assert name in columns
         assert exceptions(rules, text) == 39 * (text == f"{name} = 1")
     assert rules.judge("c = b + 2").table["columns"].tolist() == [["c", "b"]]
+    if name == " b":
+        assert names(" b", "c").judge("c = b + 1").table["columns"].tolist() == [["c", " b"]]
 
 
 @pytest.mark.parametrize(
