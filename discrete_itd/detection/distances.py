@@ -91,24 +91,24 @@ class Distances:
         scores = normal_scores(numbers, knots)
         groups = halved(scores, np.arange(len(scores)))
         means = np.array([mean(scores[group]) for group in groups])
-        own = np.empty(len(scores), np.int64)
+        group_of = np.empty(len(scores), np.int64)
         for k, group in enumerate(groups):
-            own[group] = k
-        total = squares(scores[:COMPARED], means, own[:COMPARED]).sum(1)
+            group_of[group] = k
+        total = squares(scores[:COMPARED], means, group_of[:COMPARED]).sum(1)
         usual = float(total.mean()), max(float(total.std()), LEAST_SPREAD * len(columns))
         return cls(columns, knots, means, usual)
 
     def terms(self, schema: Sequence[Column], cells: Floats) -> Floats:
         """Nats (N, C') of encoded ``cells`` (N, C') in the score, by column; 0 in columns that do not count."""
-        numbers, found = numbers_of(schema, self.columns, cells), np.zeros(cells.shape)
+        numbers, nats = numbers_of(schema, self.columns, cells), np.zeros(cells.shape)
         is_known = ~np.isnan(numbers)
         parts = squares(normal_scores(numbers, self.knots), self.means)
         parts *= is_known * (len(self.columns) / np.maximum(is_known.sum(1), 1))[:, None]
         total, (middle, spread) = parts.sum(1), self.usual
         voice = self.sigma * np.arcsinh(np.maximum(total - middle, 0.0) / spread)
         shares = parts / np.where(total > 0, total, 1.0)[:, None]
-        found[:, list(self.columns)] = voice[:, None] * shares
-        return found
+        nats[:, list(self.columns)] = voice[:, None] * shares
+        return nats
 
 
 def is_of_numbers(column: Column) -> bool:
@@ -121,16 +121,16 @@ def is_of_numbers(column: Column) -> bool:
 
 def numbers_of(schema: Sequence[Column], columns: Sequence[int], cells: Floats) -> Floats:
     """Numbers (N, D), in the order of the table's, of encoded cells (N, C'); NaN of missing ones and new levels."""
-    found = np.full((len(cells), len(columns)), np.nan)
+    numbers = np.full((len(cells), len(columns)), np.nan)
     for d, j in enumerate(columns):
         x, column = cells[:, j], schema[j]
         known = ~np.isnan(x) & (x != column.absent_level)
         if column.codec.of_numbers:
-            found[known, d] = x[known]
+            numbers[known, d] = x[known]
         else:
             values = np.append(np.array(column.categories, dtype=float), np.nan)
-            found[known, d] = values[column.codec.decode(x[known])]
-    return found
+            numbers[known, d] = values[column.codec.decode(x[known])]
+    return numbers
 
 
 def knots_of(numbers: Floats) -> Floats:
@@ -174,14 +174,14 @@ def halved(scores: Floats, rows: Ints) -> list[Ints]:
     return halved(scores, order[:half]) + halved(scores, order[half:])
 
 
-def squares(scores: Floats, means: Floats, own: Ints | None = None) -> Floats:
-    """Squared differences (N, D) to the nearest mean, or to the nearest other one than the ``own`` (N,)."""
+def squares(scores: Floats, means: Floats, group_of: Ints | None = None) -> Floats:
+    """Squared differences (N, D) to the nearest mean, or to the nearest other one than that of the row's group (N,)."""
     nearest, size = np.empty(len(scores), np.int64), max(1, AT_ONCE // len(means))
     for start in range(0, len(scores), size):
         part = slice(start, start + size)
         # pair by pair: a product of matrices rounds by the number of rows
         distance = cdist(scores[part], means, "sqeuclidean")
-        if own is not None:
-            distance[np.arange(len(distance)), own[part]] = np.inf
+        if group_of is not None:
+            distance[np.arange(len(distance)), group_of[part]] = np.inf
         nearest[part] = distance.argmin(1)
     return (scores - means[nearest]) ** 2

@@ -208,15 +208,15 @@ class Scorer:
 
     def compare(self, cells: np.ndarray) -> None:
         """Add distances from the rows (N, C') of the fit, in random order, to the score, unless columns are given."""
-        found = None if self.given else Distances.of(self.schema, cells)
-        if found is None:
+        distances = None if self.given else Distances.of(self.schema, cells)
+        if distances is None:
             return
         typical = self._typical()
         self.quantiles = self.fitted_quantiles(typical)
         of_models = zip(self.models, typical, self.quantiles, strict=True)
         sigma = sum(share * row_scores(terms(n, q)).std() for (share, _), n, q in of_models)
-        part = len(found.columns) / len(self.schema)
-        self.distances = replace(found, sigma=float(sigma * part))
+        part = len(distances.columns) / len(self.schema)
+        self.distances = replace(distances, sigma=float(sigma * part))
 
     @property
     def rounding(self) -> float:

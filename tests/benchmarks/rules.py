@@ -213,11 +213,11 @@ def associations(table: pd.DataFrame) -> int:
     )
 
 
-def independent(seed: int) -> int:
-    """The number of rules of several columns in a table of independent columns of all kinds."""
+def independent(seed: int, sizes: Sequence[int] = (200, 500, 1500, 5000), most: int = 16) -> Any:
+    """A table of ``most`` independent columns of all kinds, with gaps, and of one of these numbers of rows."""
     random = np.random.default_rng(seed)
-    n, columns = int(random.choice([200, 500, 1500, 5000])), dict[str, Any]()
-    for j in range(16):
+    n, columns = int(random.choice(sizes)), dict[str, Any]()
+    for j in range(most):
         cells: Any = [
             lambda: random.normal(random.normal() * 3, 1, n).round(random.integers(0, 5)),
             lambda: random.lognormal(0, 1, n).round(2),
@@ -232,7 +232,15 @@ def independent(seed: int) -> int:
         ][random.integers(8)]()
         gaps = random.choice([0, 0, 0, 0.02, 0.3, 0.9])
         columns[f"c{j}"] = pd.Series(cells).mask(random.random(n) < gaps)
-    return sum(len(names) > 1 for names in find_rules(pd.DataFrame(columns)).table["columns"])
+    return pd.DataFrame(columns)
+
+
+def of_several_columns(table: pd.DataFrame) -> list[str]:
+    """The rules of several columns that are found in a table."""
+    lines = find_rules(table).table
+    return [
+        rule for rule, names in zip(lines["rule"], lines["columns"], strict=True) if len(names) > 1
+    ]
 
 
 def main() -> None:
@@ -244,7 +252,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=200)
     asked = parser.parse_args()
     if "independent" in asked.tables:
-        n = [independent(seed) for seed in range(asked.seeds)]
+        n = [len(of_several_columns(independent(seed))) for seed in range(asked.seeds)]
         print(f"{sum(n)} rules of several columns in {len(n)} tables of independent columns")
         return
     peers = available("desbordante"), available("mlxtend")
