@@ -23,7 +23,7 @@ BENCHMARKS = ROOT / "tests" / "benchmarks"
 # the pages of the guide in their order, and what they are about
 ORDER = ["pilot", "wrong_cells", "rules", "draw", "anomalies", "thresholds", "tables"]
 ORDER += ["which_model", "how_it_works", "command"]
-ORDER += ["scale", "images", "questions", "coming_from"]
+ORDER += ["scale", "images", "what_else", "questions", "coming_from"]
 ELSEWHERE = re.compile(r'<(?:script|img|link)\b[^>]*\b(?:src|href)="(?:https?:)?//')
 LINK = re.compile(r"\]\((?!https?:|#)([^)#\s]+)(#[\w-]+)?\)")
 
