@@ -110,17 +110,27 @@ class RuleCells:
 
     def take(self, rows: Ints | Bools) -> RuleCells:
         """The cells of some rows."""
-        own = {j: cells[rows] for j, cells in self.unreadable.items()}
+        unreadable = {j: cells[rows] for j, cells in self.unreadable.items()}
+        parts = self.codes[rows], self.numbers[rows], self._values, unreadable
+        return RuleCells(self.schema, self.levels, *parts)
+
+    def of(self, names: Sequence[Hashable]) -> RuleCells:
+        """The cells of some columns alone."""
+        places = [self._places[name] for name in dict.fromkeys(names)]
         return RuleCells(
-            self.schema, self.levels, self.codes[rows], self.numbers[rows], self._values, own
+            [self.schema[j] for j in places],
+            [self.levels[j] for j in places],
+            self.codes[:, places],
+            self.numbers[:, places],
+            unreadable={k: self.unreadable[j] for k, j in enumerate(places) if j in self.unreadable},
         )
 
     def shuffled(self, name: Hashable, order: Ints) -> RuleCells:
         """The cells with those of one column in another ``order`` (N,) of the rows."""
         j, codes, numbers = self._places[name], self.codes.copy(), self.numbers.copy()
         codes[:, j], numbers[:, j] = codes[order, j], numbers[order, j]
-        own = {k: c[order] if k == j else c for k, c in self.unreadable.items()}
-        return RuleCells(self.schema, self.levels, codes, numbers, self._values, own)
+        unreadable = {k: c[order] if k == j else c for k, c in self.unreadable.items()}
+        return RuleCells(self.schema, self.levels, codes, numbers, self._values, unreadable)
 
     def order_by_content(self) -> Ints:
         """The rows in an order at random that depends on what is in them alone."""

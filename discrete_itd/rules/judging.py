@@ -25,7 +25,7 @@ from scipy import special, stats
 
 from discrete_itd.rules.cells import RuleCells
 from discrete_itd.rules.search import FEWEST_ROWS, MOST_OF_CHANCE
-from discrete_itd.rules.statements import Key, Rule, meets
+from discrete_itd.rules.statements import Equation, Key, Rule, meets
 from discrete_itd.statistics import CONFIDENCE
 
 BY_CHANCE = 0.01  # expected number of rules in a table of independent columns
@@ -90,12 +90,14 @@ def judge(
 def _references(rule: Rule, cells: RuleCells, finders: RuleCells | None) -> list[tuple[int, int]]:
     """Numbers of rows, and of those that follow, of each reference of a rule."""
     references = list[tuple[int, int]]()
+    fit_to = cells if finders is None else finders
+    if not isinstance(rule.statement, Equation):  # which knows its columns by their places
+        cells = cells.of(rule.columns)
     for condition in rule.given:
         others = tuple(c for c in rule.given if c is not condition)
         outside = cells.take(meets(others, cells) & ~meets((condition,), cells))
         references.append(counted(Rule(rule.statement), outside))
     if isinstance(rule.statement, Key):
-        fit_to = cells if finders is None else finders
         references += [counted(Rule(w.fitted(fit_to)), cells) for w in rule.statement.weaker()]
     if (column := rule.statement.consequent) is not None:
         inside = cells.take(meets(rule.given, cells)) if rule.given else cells

@@ -98,7 +98,8 @@ def find_rules(table: Any, *, min_holds: float = 0.98) -> Rules:
         warnings.catch_warnings()
     ):  # of columns that a model would leave out, and of unreadable cells
         warnings.simplefilter("ignore")
-        schema = TableEncoder.infer(frame).schema
+        # without a level of new values there are no cuts of codes to look for
+        schema = TableEncoder.infer(frame, handle_unknown="error").schema
         cells = RuleCells.read(frame, schema)
     order = cells.order_by_content()[: 2 * MOST_ROWS]
     finders, judges = cells.take(order[::2]), cells.take(order[1::2])

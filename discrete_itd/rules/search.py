@@ -201,31 +201,31 @@ def _equations(cells: RuleCells) -> Iterator[Rule]:
         yield Rule(Equation(relation, names))
 
 
-def _orders(cells: RuleCells, least: float) -> Iterator[Rule]:
-    """Orders of two columns that hold, or that hold in part of the table."""
+def _orders(cells: RuleCells, least: float) -> list[Rule]:
+    """Orders of two columns that may hold, in the whole table or in part of it, by the first ``PAIR_ROWS`` rows."""
     families = np.array(
         [c.family if is_numeric(c) and not c.are_truths else "" for c in cells.schema]
     )
-    x, names = cells.numbers, [c.name for c in cells.schema]
+    x, names = cells.numbers[:PAIR_ROWS], [c.name for c in cells.schema]
     shuffled = x[np.random.default_rng(0).permutation(len(x))]
+    orders, partial = list[Rule](), list[tuple[float, Rule]]()
     for j in np.flatnonzero(families != ""):
         others = np.flatnonzero((families == families[j]) & (np.arange(len(names)) != j))
         known = ~np.isnan(x[:, others]) & ~np.isnan(x[:, [j]])
-        n = known.sum(0)
-        below = ((x[:, [j]] <= x[:, others]) & known).sum(0)
-        above = ((x[:, [j]] >= x[:, others]) & known).sum(0)
+        n = np.maximum(known.sum(0), 1)
+        share = (x[:, [j]] <= x[:, others]).sum(0) / n
+        is_open = (n >= FEWEST_ROWS) & ((x[:, [j]] >= x[:, others]).sum(0) < least * n)
         by_chance = ~np.isnan(shuffled[:, others]) & ~np.isnan(x[:, [j]])
-        n_chance = ((x[:, [j]] <= shuffled[:, others]) & by_chance).sum(0) / np.maximum(
-            by_chance.sum(0), 1
-        )
-        share = below / np.maximum(n, 1)
-        is_strict = 1 - share <= MOST_OF_CHANCE * (1 - n_chance)
-        is_partial = (share >= 0.5) & (share < least)
-        is_rule = (
-            (n >= FEWEST_ROWS) & (above < least * n) & (is_partial | (is_strict & (share >= least)))
-        )
-        for k in others[is_rule]:
-            yield Rule(Order(names[j], names[k]))
+        chance = (x[:, [j]] <= shuffled[:, others]).sum(0) / np.maximum(by_chance.sum(0), 1)
+        is_strict = 1 - share <= MOST_OF_CHANCE * (1 - chance)
+        for k in np.flatnonzero(is_open & (share >= 0.5)):
+            order = Rule(Order(names[j], names[others[k]]))
+            if share[k] < least:
+                partial.append((float(share[k]), order))
+            elif is_strict[k]:
+                orders.append(order)
+    partial.sort(key=lambda one: -one[0])
+    return orders + [order for _, order in partial[:MOST_HALVES]]
 
 
 def _is_sharp(rule: Rule, cells: RuleCells) -> bool:
@@ -254,11 +254,11 @@ def agreement(groups: Ints, codes: Ints) -> tuple[Ints, Ints]:
     """Pairs of neighbours (C,) with one group (N,), both with a value in a column of codes (N, C), and those alike."""
     order = np.argsort(groups, kind="stable")
     order = order[groups[order] >= 0]
-    own, codes = groups[order], codes[order]
-    is_pair = own[1:] == own[:-1]
-    first, second = codes[:-1][is_pair], codes[1:][is_pair]
+    is_pair = groups[order][1:] == groups[order][:-1]
+    first, second = codes[order[:-1][is_pair]], codes[order[1:][is_pair]]
     known = (first >= 0) & (second >= 0)
-    return known.sum(0), (known & (first == second)).sum(0)
+    n_known, alike = (np.count_nonzero(pairs, 0) for pairs in (known, known & (first == second)))
+    return n_known, alike
 
 
 class _Keys:
@@ -276,8 +276,9 @@ class _Keys:
         self.chance = np.array([share @ share for share in shares])
         self.n_levels = np.array([(share > 0).sum() for share in shares])
         n, alike = (np.zeros((n_columns, n_columns)) for _ in range(2))
+        self.codes = np.ascontiguousarray(cells.codes, np.int32)
         for j in np.flatnonzero(self.n_levels > 1):
-            n[j], alike[j] = agreement(cells.codes[:, j], cells.codes)
+            n[j], alike[j] = agreement(self.codes[:, j], self.codes)
         self.rate = alike / np.maximum(n, 1)
         open_columns = (self.n_levels > 1) & (self.chance < 1 - 1e-9)
         self.is_asked = (n >= FEWEST_ROWS) & open_columns & ~np.eye(n_columns, dtype=bool)
@@ -333,15 +334,16 @@ class _Keys:
         return all(key and _share(key, self.cells) >= (1 + self.least) / 2 for key in both)
 
     def _find_pairs(self) -> None:
-        codes = self.cells.codes[:PAIR_ROWS]
+        codes = self.codes[:PAIR_ROWS]
         asked = [j for j in self.representatives if 1 < self.n_levels[j] <= len(self.cells) / 2][
             :PAIR_COLUMNS
         ]
         targets = np.array([j for j in self.representatives if self.chance[j] < 1 - 1e-9], int)
+        follow = np.ascontiguousarray(codes[:, targets])
         for a, b in itertools.combinations(asked, 2):
             if self.determined[a, b] or self.determined[b, a]:
                 continue
-            n, alike = agreement(joint_codes([codes[:, a], codes[:, b]]), codes[:, targets])
+            n, alike = agreement(joint_codes([codes[:, a], codes[:, b]]), follow)
             rate = alike / np.maximum(n, 1)
             alone = np.maximum(np.maximum(self.rate[a], self.rate[b]), self.chance)[targets]
             is_near = (n >= 2 * FEWEST_ROWS) & (1 - rate <= 2.5 * (1 - self.least))

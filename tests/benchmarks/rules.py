@@ -3,12 +3,14 @@
     DISCRETE_ITD_CELLS=FOLDER python -m tests.benchmarks.rules
     python -m tests.benchmarks.rules orders flights ames --list
     python -m tests.benchmarks.rules independent
+    python -m tests.benchmarks.rules timing
 
 FOLDER is that of :mod:`tests.benchmarks.cells`; "hospital dirty" has errors in 3 % of its cells and ``min_holds=.9``.
 A constraint is found if it follows from the rules: through chains of keys, orders or implications. Printed are, per
 table, its size, the rules found and how many have several columns, recall of constraints, and CPU-seconds, and which
 constraints are missed; with ``--list`` also the rules of several columns, to be read. "independent" counts rules of
-several columns in tables of independent columns of all kinds with gaps.
+several columns in tables of independent columns of all kinds with gaps; "timing" prints CPU-seconds for such tables
+of some sizes.
 
 Peers: approximate functional dependencies by Desbordante's Tane (at most two determinants, an error of 1 - min_holds)
 and association rules of mlxtend (FP-growth, support .01, confidence .98, three items, columns of at most 30 values),
@@ -101,6 +103,9 @@ CONSTRAINTS: dict[str, list[str]] = {
         "if Bsmt.Qual is missing: Bsmt.Cond is missing", "if Mas.Vnr.Type is missing: Mas.Vnr.Area = 0",
     ],
 }  # fmt: skip
+
+
+SIZES = (1000, 30), (4000, 100), (20_000, 30), (20_000, 100), (20_000, 300)  # rows and columns
 
 
 def loaded(name: str) -> tuple[pd.DataFrame, float] | None:
@@ -235,6 +240,12 @@ def independent(seed: int, sizes: Sequence[int] = (200, 500, 1500, 5000), most: 
     return pd.DataFrame(columns)
 
 
+def timing(n: int, most: int) -> tuple[int, str]:
+    """The number of rules in a table of independent columns, and CPU-seconds."""
+    rules, seconds = processor_timed(find_rules, independent(0, (n,), most))
+    return len(rules), f"{seconds:.1f}"
+
+
 def of_several_columns(table: pd.DataFrame) -> list[str]:
     """The rules of several columns that are found in a table."""
     lines = find_rules(table).table
@@ -254,6 +265,11 @@ def main() -> None:
     if "independent" in asked.tables:
         n = [len(of_several_columns(independent(seed))) for seed in range(asked.seeds)]
         print(f"{sum(n)} rules of several columns in {len(n)} tables of independent columns")
+        return
+    if "timing" in asked.tables:
+        lines = ([f"{n} × {most}", *timing(n, most)] for n, most in SIZES)
+        print_lines(["size", "rules", "CPU-s"], lines)
+        print(machine())
         return
     peers = available("desbordante"), available("mlxtend")
     header = [
