@@ -350,20 +350,27 @@ def numbers_of(
         if not has_numbers(column):
             continue
         cells, _ = column.readable(cast(pd.Series, frame[column.name]))
-        try:
-            if is_numeric(column):
-                if text_among(cells.values).any():  # levels beside words
-                    texts = [number_of(v) if isinstance(v, str) else v for v in cells.values]
-                    cells = PlainCells(np.array(texts), cells.where)
-                numbers = column.numbers(cells)
-            else:
-                numbers = np.array([number_in(text) for text in cells.values], dtype=float)
-        except ValueError:  # levels that are no floats
-            continue
-        if column.family != "number":
-            numbers = (numbers * (column.step / SECOND) + column.origin) * (SECOND / DAY)
-        x[:, j] = np.append(numbers, np.nan)[cells.where]
+        x[:, j] = column_numbers(column, cells)
     return x
+
+
+def column_numbers(column: Column, cells: PlainCells) -> Floats:
+    """The cells (N,) of one column, as it reads them, as numbers of :func:`numbers_of`."""
+    try:
+        if not has_numbers(column):
+            numbers = np.full(len(cells.values), np.nan)
+        elif is_numeric(column):
+            if text_among(cells.values).any():  # levels beside words
+                texts = [number_of(v) if isinstance(v, str) else v for v in cells.values]
+                cells = PlainCells(np.array(texts), cells.where)
+            numbers = column.numbers(cells)
+        else:
+            numbers = np.array([number_in(text) for text in cells.values], dtype=float)
+    except ValueError:  # levels that are no floats
+        numbers = np.full(len(cells.values), np.nan)
+    if column.family != "number":
+        numbers = (numbers * (column.step / SECOND) + column.origin) * (SECOND / DAY)
+    return np.append(numbers, np.nan)[cells.where]
 
 
 def has_numbers(column: Column) -> bool:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pandas.util import hash_array
 
 from discrete_itd.encoders.column import Column
-from discrete_itd.encoders.relations import numbers_of
+from discrete_itd.encoders.relations import column_numbers
 from discrete_itd.reading.frames import plain
 
 Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
@@ -53,27 +53,24 @@ class RuleCells:
     ) -> RuleCells:
         """The cells of a table; those that are none of the given ``levels`` are added behind these."""
         codes = np.empty((len(frame), len(schema)), np.int64, order="F")
-        merged, typed = list[pd.Index](), dict[Hashable, pd.Series]()
+        numbers, merged = np.empty(codes.shape, order="F"), list[pd.Index]()
         unreadable = dict[int, Bools]()
         for j, column in enumerate(schema):
             if column.name not in frame.columns:
                 raise ValueError(f"column {column.name!r}: the table has no such column")
-            typed[column.name] = column.read(cast(pd.Series, frame[column.name]))
-            cells, words = column.readable(typed[column.name])
-            if typed[column.name] is not frame[column.name]:
-                _, words = column.readable(cast(pd.Series, frame[column.name]))
+            cells, words = column.readable(cast(pd.Series, frame[column.name]))
             if words is not None:
                 unreadable[j] = np.asarray(pd.notna(words))
-            own, distinct = pd.factorize(cells.values)
+            level, distinct = pd.factorize(cells.values)
             index = pd.Index(distinct)
             if levels is not None:
                 known = levels[j].get_indexer(index)
                 new = index[known < 0]
                 known[known < 0] = len(levels[j]) + np.arange(len(new))
-                own, index = known[own], levels[j].append(new)
-            codes[:, j] = np.append(own, -1)[cells.where]
+                level, index = known[level], levels[j].append(new)
+            codes[:, j] = np.append(level, -1)[cells.where]
+            numbers[:, j] = column_numbers(column, cells)
             merged.append(index)
-        numbers = numbers_of(pd.DataFrame(typed), schema)
         return cls(schema, merged, codes, numbers, unreadable=unreadable)
 
     def __len__(self) -> int:
