@@ -15,6 +15,7 @@ information is conveyed by colour alone.
 from __future__ import annotations
 
 import re
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
@@ -29,6 +30,7 @@ from discrete_itd.detection.detector import DiffusionOutlierDetector
 from discrete_itd.detection.score import scorer_of
 from discrete_itd.encoders import Rows
 from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.models.graph import ColumnGraph
 from discrete_itd.models.information import pairs_work, pairwise_information
 from discrete_itd.statistics import p_value_band, percent
 
@@ -49,6 +51,7 @@ UNREADABLE = re.compile(
 FEWEST_AVERAGED, MOST_AVERAGED = 64, 500
 MOST_MEASURED = 100  # most columns of a wide table whose entropy given all others is measured
 MOST_SHADED, MOST_NUMBERED = 40, 14  # most columns of a matrix that is drawn; with numbers in it
+MOST_EDGES = 40  # most edges of a graph that is drawn
 
 
 class RowScores(NamedTuple):
@@ -377,6 +380,73 @@ def information_matrix(density: DiffusionDensity, rows: Rows) -> pd.DataFrame:
     matrix = pd.DataFrame(value, index=names, columns=names)
     matrix.attrs["stderr"] = stderr
     return matrix
+
+
+def plot_graph(model: Estimator | ColumnGraph, X: Any = None, ax: Axes | None = None) -> Axes:
+    """Which columns depend on which: the :meth:`DiffusionDensity.graph` of rows ``X``, or of rows drawn from the model.
+
+    Lines are as thick as their nats, which are written where there is room. Each column stands below its parents; those
+    without an edge are left out, and of more than 40 edges the weakest.
+
+    Examples
+    --------
+    >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50})
+    >>> model = DiffusionDensity(denoiser="tree", random_state=0).fit(frame)
+    >>> sorted(text.get_text() for text in plot_graph(model, frame).texts)
+    ['0.69', 'a', 'b']
+    """
+    if not isinstance(model, ColumnGraph):
+        density = fitted(model)[1]
+        model = density.graph(X, random_state=0)
+    graph = ColumnGraph(model.columns, model.edges.head(MOST_EDGES))
+    layers = graph.layers()
+    place = _placed(layers, graph.edges)
+    widest = max(map(len, layers), default=1)
+    size = (max(SIZE[0], 1.25 * widest), max(1.6, 0.5 + 0.85 * len(layers)))
+    ax = new_axes(size) if ax is None else ax
+    most = max(graph.edges["nats"].max(), 0.05) if len(graph.edges) else 1.0
+    box: Any = {"boxstyle": "round,pad=0.3", "facecolor": "white", "edgecolor": GREY}
+    if place:
+        ax.scatter(*zip(*place.values(), strict=True), s=1, color=GREY)
+    labels = {
+        name: ax.text(
+            *xy, shorten(name, 16), ha="center", va="center", color=INK, fontsize=8.5, bbox=box,
+            parse_math=False,
+        )
+        for name, xy in place.items()
+    }  # fmt: skip
+    for parent, child, nats in graph.edges[["parent", "child", "nats"]].itertuples(index=False):
+        start, end = place[parent], place[child]
+        is_long = start[1] - end[1] > 1  # bent around the layers between
+        how: Any = {
+            "arrowstyle": "-|>", "color": BLUE, "linewidth": 0.6 + 3.4 * nats / most, "alpha": 0.7,
+            "patchA": labels[parent].get_bbox_patch(), "patchB": labels[child].get_bbox_patch(),
+            "connectionstyle": f"arc3,rad={0.25 if is_long else 0}", "mutation_scale": 9,
+        }  # fmt: skip
+        ax.annotate("", end, start, arrowprops=how, zorder=0)
+        if len(graph.edges) <= MOST_NUMBERED:
+            x, y = np.array([0.4, 0.6]) @ [start, end]
+            ax.text(x, y, f"{nats:.2f}", ha="center", va="center", color=INK, fontsize=8)
+    ax.set(xlim=(-0.6, widest - 0.4), ylim=(-len(layers) + 0.4, 0.6))
+    ax.spines[:].set_visible(False)
+    ax.set(xticks=[], yticks=[])
+    ax.set_xlabel("nats by which a parent tells its child, beside other parents", color=INK)
+    return ax
+
+
+def _placed(
+    layers: list[list[Hashable]], edges: pd.DataFrame
+) -> dict[Hashable, tuple[float, float]]:
+    """Positions of columns: layers from above, in each of them columns in the order of the middles of their parents."""
+    widest = max(map(len, layers), default=1)
+    parents = {child: [*of["parent"]] for child, of in edges.groupby("child", sort=False)}
+    place = dict[Hashable, tuple[float, float]]()
+    for y, layer in enumerate(layers):
+        near = [[place[p][0] for p in parents.get(name, ())] or [widest / 2] for name in layer]
+        order = np.argsort([np.mean(x) for x in near], kind="stable")
+        for rank, i in enumerate(order):
+            place[layer[i]] = (rank + 0.5) * widest / len(layer) - 0.5, -float(y)
+    return place
 
 
 def _spread(rows: Rows, most: int) -> Rows:

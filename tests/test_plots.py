@@ -27,6 +27,7 @@ PLOTS = {
     "information_matrix": lambda ax: plots.plot_information_matrix(
         reported.density(), reported.table(50, 9), ax
     ),
+    "graph": lambda ax: plots.plot_graph(reported.density(), reported.table(500, 9), ax),
 }
 
 

@@ -11,6 +11,7 @@ in closed form by an exact model, the scorer or its companion; for a network alo
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -22,6 +23,7 @@ from discrete_itd.encoders.rows import unique_rows
 from discrete_itd.models.model import Model
 
 PAIRED_FLOATS = 1 << 22  # most log-probabilities, of cells in components, in memory at once
+SETS_ROWS = 1 << 12  # rows of which a model without components is asked at once
 
 
 def log_prob_of(
@@ -51,6 +53,40 @@ def pairwise_information(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
     nats = nats.where(known[:, :, None] & known[:, None], math.nan)
     n, mean = (~nats.isnan()).sum(0), nats.nanmean(0)
     return mean, ((nats - mean).square().nansum(0) / (n - 1) / n).sqrt()
+
+
+@torch.no_grad()
+def log_prob_of_sets(model: Model, x: Tensor, sets: Sequence[frozenset[int]]) -> Tensor:
+    """Log-probabilities (N, n) of the cells that rows ``x`` (N, C') have in each of n sets of the table's columns.
+
+    The exact model, the scorer or its companion, is used; its components are computed once for all sets.
+    """
+    owner = torch.from_numpy(model.encoder.owner).tolist()
+    masks = torch.tensor([[j in columns for j in owner] for columns in sets], device=x.device)
+    return _log_sets(model.anywhere, x, masks)
+
+
+def _log_sets(denoiser: Denoiser, x: Tensor, masks: Tensor) -> Tensor:
+    """Log-probabilities (N, n) of the cells of the internal columns of each mask (n, C')."""
+    if isinstance(denoiser, RowMixtureDenoiser):
+        weights = denoiser.log_weights.double().tolist()
+        each = zip(weights, denoiser.members, strict=True)
+        return torch.stack([w + _log_sets(cast(Denoiser, m), x, masks) for w, m in each]).logsumexp(
+            0
+        )
+    found = denoiser.components(x[:1])
+    parts = []
+    if found is not None:
+        for rows in x.split(max(1, PAIRED_FLOATS // found[1].numel())):
+            weights, cells = cast(tuple[Tensor, Tensor], denoiser.components(rows))
+            each = [(weights + cells[:, mask].sum(1)).logsumexp(1) for mask in masks]
+            parts.append(torch.stack(each, 1))
+        return torch.cat(parts)
+    for mask in masks:
+        rows, inverse = unique_rows(x.masked_fill(~mask, math.nan))
+        log_prob = torch.cat([denoiser.log_prob(part) for part in rows.split(SETS_ROWS)])
+        parts.append(log_prob[torch.from_numpy(inverse).to(x.device)])
+    return torch.stack(parts, 1)
 
 
 def pairs_work(denoiser: Denoiser) -> int:

@@ -21,6 +21,7 @@ from discrete_itd.encoders.column import is_missing
 from discrete_itd.encoders.relations import USUAL
 from discrete_itd.encoders.rows import check_any
 from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.models.graph import ColumnGraph
 from discrete_itd.plots import (
     RowScores,
     column_entropies,
@@ -125,6 +126,8 @@ class Findings:
     information : DataFrame or None
         From :func:`~discrete_itd.plots.information_matrix` of the inliers; None where it would take long, or there is
         one row or column.
+    graph : ColumnGraph or None
+        From :meth:`DiffusionDensity.graph` of the inliers; None where ``information`` is.
     facts, limits : dict of str, list of str
         What the model is, was fitted to and costs, and what it does not promise, as on its card.
     """
@@ -148,6 +151,7 @@ class Findings:
     most_anomalous: pd.DataFrame
     columns: pd.DataFrame
     information: pd.DataFrame | None
+    graph: ColumnGraph | None
     facts: dict[str, str]
     limits: list[str]
 
@@ -303,9 +307,9 @@ def examine(
         nats = Interval(nats.value, -np.inf, np.inf)
     measured = {"nats": (nats, target_nats), "false alarms": (alarms.rate, target_false_alarms)}
     columns = column_entropies(density, known).sort_values("nats", ascending=False, kind="stable")
-    information = None
+    information = graph = None
     if matrix_work(density) <= MOST_WORK and len(known) > 1 and len(schema) > 1:
-        information = information_matrix(density, known)
+        information, graph = information_matrix(density, known), density.graph(known)
     return Findings(
         surprisal=0.0 - score,
         has_inliers=known is not rows,
@@ -330,6 +334,7 @@ def examine(
         most_anomalous=worst,
         columns=columns,
         information=information,
+        graph=graph,
         facts=facts(own, density.n_evaluations),
         limits=limits(own),
     )

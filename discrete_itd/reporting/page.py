@@ -154,6 +154,9 @@ def _drawings(found: Findings) -> dict[str, tuple[str, str]]:
     if found.information is not None:
         label = "Mutual information of every two columns, in nats."
         drawn["information"] = plots.plot_information_matrix(found.information), label
+    if found.graph is not None and len(found.graph.edges):
+        label = "Graph of the columns, each below its parents, with the nats of each edge."
+        drawn["graph"] = plots.plot_graph(found.graph), label
     if found.alarms.p_values is not None:
         numbers = plots.PValues(found.alarms.p_values, len(scores.reference))
         label = "Share of rows with a p-value up to each level."

@@ -364,7 +364,7 @@ def test_headings_tables_and_pictures_are_described(read):
     assert levels.count(1) == 1
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
     pictures = [a for n, a in read.elements if n == "img"]
-    assert len(pictures) == 4
+    assert len(pictures) == 5
     assert all(a["alt"] for a in pictures)
     assert all(a.get("scope") in ("row", "col") for n, a in read.elements if n == "th")
     names = Counter(n for n, _ in read.elements)
@@ -489,8 +489,9 @@ def test_pairs_of_columns_are_shown_where_that_is_cheap(monkeypatch):
     monkeypatch.setattr("discrete_itd.reporting.findings.MOST_WORK", 1)
     hidden = Reader(page.report(model, rows, n_most_anomalous=0))
     for read, there in ((shown, True), (hidden, False)):
-        assert ("#information" in read.values("href")) is there
-        assert any(a.get("id") == "information" for _, a in read.elements) is there
+        for section in ("information", "graph"):
+            assert (f"#{section}" in read.values("href")) is there
+            assert any(a.get("id") == section for _, a in read.elements) is there
 
 
 # -- what is true of the model ----------------------------------------------------------------------
