@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from discrete_itd.estimators import DiffusionDensity
     from discrete_itd.images.density import ImageDensity
     from discrete_itd.reporting.fidelity import compare_tables
+    from discrete_itd.reporting.graph import find_graph
     from discrete_itd.reporting.page import report
     from discrete_itd.rules.rules import find_rules
 
@@ -55,6 +56,7 @@ __all__ = [
     "compare_tables",
     "datasets",
     "find_errors",
+    "find_graph",
     "find_outliers",
     "find_rules",
     "recipes",
@@ -69,6 +71,7 @@ _HOMES = {
     "ImageDensity": "images.density",
     "compare_tables": "reporting.fidelity",
     "find_errors": "cells.errors",
+    "find_graph": "reporting.graph",
     "find_outliers": "detection.outliers",
     "find_rules": "rules.rules",
     "repair_errors": "cells.repair",

@@ -39,7 +39,6 @@ from discrete_itd.likelihood import squared_errors
 from discrete_itd.likelihood.sampling import level_quantiles, of_column, point_predictions
 from discrete_itd.models.auto import Name, recipe
 from discrete_itd.models.fitting import Recipe, fit_model
-from discrete_itd.models.graph import ColumnGraph, column_graph
 from discrete_itd.models.held_out import read_table
 from discrete_itd.models.information import log_prob_of
 from discrete_itd.models.model import Model
@@ -74,7 +73,6 @@ from discrete_itd.validation import (
 CURVE_WORK = 1 << 34
 ONE_VALUE = "given= takes one value (for a range or a rule, draw more rows and keep those that fit)"
 INFORMATION_ROWS = 2000  # rows drawn from the model for an entropy or a mutual information
-GRAPH_ROWS = 5000  # rows drawn from the model in which the graph of its columns is searched
 
 
 Method = TypeVar("Method")
@@ -614,50 +612,6 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
             for given in (informing | known, known)
         )
         return _mean(with_about - without)
-
-    def graph(
-        self,
-        X: Any = None,
-        *,
-        n_rows: int = GRAPH_ROWS,
-        random_state: int | np.random.RandomState | None = None,
-    ) -> ColumnGraph:
-        """Which columns depend on which: a Bayesian network of categories and numbers, with the nats of each edge.
-
-        It is found by hill climbing on the rows, whatever model is fitted; the strength of an edge is
-        ``mutual_information(parent, child, given=<the child's other parents>)`` under this model.
-
-        Parameters
-        ----------
-        X : DataFrame or array-like, shape (N, C), or Rows, optional
-            The rows whose graph it is; strengths are means over at most 2 000 of them, or over fewer, at least 200,
-            of a large model. By default ``n_rows`` drawn from the model: the dependences that the model has.
-        n_rows : int
-        random_state : int, RandomState or None
-            Of the draws.
-
-        Returns
-        -------
-        ColumnGraph
-            Its ``edges`` are a table; ``to_networkx()``, ``to_dot()``, and
-            :func:`~discrete_itd.plots.plot_graph` draw it. Arrows are no causes.
-
-        Notes
-        -----
-        An edge needs more nats than its parameters cost by Schwarz's Bayesian criterion, with numbers in five bins, and
-        a strength of more than two standard errors: weak dependences in few rows are not found. A missing cell is a
-        level of its own in the search; strengths are over rows that have the cells.
-
-        Examples
-        --------
-        >>> frame = pd.DataFrame({"a": ["x", "y"] * 50, "b": ["u", "v"] * 50, "c": ["s"] * 50 + ["t"] * 50})
-        >>> model = DiffusionDensity(denoiser="tree", random_state=0).fit(frame)
-        >>> model.graph(frame).edges.round(2)
-          parent child  nats  stderr
-        0      b     a  0.69     0.0
-        """
-        rows = self._rows_or_draws(X, n_rows, random_state)
-        return column_graph(self.model_, rows, self.n_evaluations)
 
     def _rows_or_draws(self, X: Any, n_rows: int, random_state: Any) -> Rows:
         """The rows of a table, or drawn ones."""

@@ -48,7 +48,7 @@ class Edge(NamedTuple):
 
 @dataclass(frozen=True)
 class ColumnGraph:
-    """A Bayesian network of the columns of a table, the result of :meth:`discrete_itd.DiffusionDensity.graph`.
+    """A Bayesian network of the columns of a table, the result of :func:`discrete_itd.find_graph`.
 
     An arrow is no cause: many graphs with other arrows describe the same rows. Columns without a path between them are
     independent under the model; a column is independent of those that are not below it, given its parents.
@@ -121,7 +121,7 @@ def _quoted(name: object) -> str:
 
 
 def column_graph(model: Model, rows: Rows, n_evaluations: int) -> ColumnGraph:
-    """The graph of rows under a model; see :meth:`discrete_itd.DiffusionDensity.graph`."""
+    """The graph of rows under a model; see :func:`discrete_itd.find_graph`."""
     names, schema = rows.encoder.names, rows.encoder.schema
     codes = [_coded(c, rows.cells[:, j], rows.is_missing[:, j]) for j, c in enumerate(schema)]
     sizes = [int(of.max()) + 1 for of in codes]

@@ -21,7 +21,7 @@ from discrete_itd.encoders.column import is_missing
 from discrete_itd.encoders.relations import USUAL
 from discrete_itd.encoders.rows import check_any
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.models.graph import ColumnGraph
+from discrete_itd.models.graph import ColumnGraph, column_graph
 from discrete_itd.plots import (
     RowScores,
     column_entropies,
@@ -127,7 +127,7 @@ class Findings:
         From :func:`~discrete_itd.plots.information_matrix` of the inliers; None where it would take long, or there is
         one row or column.
     graph : ColumnGraph or None
-        From :meth:`DiffusionDensity.graph` of the inliers; None where ``information`` is.
+        From :func:`~discrete_itd.find_graph` of the inliers; None where ``information`` is.
     facts, limits : dict of str, list of str
         What the model is, was fitted to and costs, and what it does not promise, as on its card.
     """
@@ -309,7 +309,8 @@ def examine(
     columns = column_entropies(density, known).sort_values("nats", ascending=False, kind="stable")
     information = graph = None
     if matrix_work(density) <= MOST_WORK and len(known) > 1 and len(schema) > 1:
-        information, graph = information_matrix(density, known), density.graph(known)
+        information = information_matrix(density, known)
+        graph = column_graph(own, known, density.n_evaluations)
     return Findings(
         surprisal=0.0 - score,
         has_inliers=known is not rows,

@@ -119,7 +119,9 @@ class RuleCells:
             [self.levels[j] for j in places],
             self.codes[:, places],
             self.numbers[:, places],
-            unreadable={k: self.unreadable[j] for k, j in enumerate(places) if j in self.unreadable},
+            unreadable={
+                k: self.unreadable[j] for k, j in enumerate(places) if j in self.unreadable
+            },
         )
 
     def shuffled(self, name: Hashable, order: Ints) -> RuleCells:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from discrete_itd import DiffusionDensity
+from discrete_itd import DiffusionDensity, find_graph
 from discrete_itd.models.graph import ColumnGraph
 from discrete_itd.plots import plot_graph
 from discrete_itd.recipes import BayesNet, Causal, Forest, Mixture
@@ -64,7 +64,7 @@ def test_independent_columns_have_no_edge():
         columns = {f"c{j}": random.integers(2 + j, size=200).astype(str) for j in range(5)}
         frame = pd.DataFrame(columns | {f"n{j}": random.normal(size=200) for j in range(3)})
         model = DiffusionDensity(denoiser=Forest(n_trees=2), random_state=0).fit(frame)
-        n_edges += len(model.graph(frame).edges)
+        n_edges += len(find_graph(frame, model).edges)
     assert n_edges <= 1
 
 
@@ -74,8 +74,8 @@ def test_a_chain_has_its_skeleton_and_the_nats_that_are_known():
     same = KEPT + (1 - KEPT) / 3
     other = (1 - same) / 2
     truth = np.log(3) + same * np.log(same) + 2 * other * np.log(other)
-    for X in (frame, None):
-        graph = model.graph(X, random_state=0)
+    for X in (frame, model.sample(4000, random_state=0)):
+        graph = find_graph(X, model)
         assert skeleton(graph) == {frozenset("ab"), frozenset("bc")}
         assert (graph.edges["nats"] - truth).abs().max() < 4 * graph.edges["stderr"].max()
 
@@ -84,7 +84,7 @@ def test_a_chain_has_its_skeleton_and_the_nats_that_are_known():
 def test_a_strength_is_the_mutual_information_given_the_other_parents(name):
     frame = chain(600)
     model = DiffusionDensity(denoiser=DENOISERS[name], max_steps=60, random_state=0).fit(frame)
-    graph = model.graph(frame)
+    graph = find_graph(frame, model)
     assert {frozenset("ab"), frozenset("bc")} <= skeleton(graph)
     if name in ("forest", "members"):
         assert frozenset("xy") in skeleton(graph)
@@ -121,6 +121,16 @@ def test_the_graph_is_written_for_networkx_and_graphviz():
     dot = graph.to_dot()
     assert dot.count("->") == len(edges)
     assert r'8 [label="say \"a\\b\""]' in dot
+
+
+def test_a_density_that_is_not_fitted_is_fitted_to_the_table():
+    frame, unfitted = chain(300), DiffusionDensity(denoiser="bayes_net")
+    graph = find_graph(frame, unfitted, random_state=3)
+    fitted = DiffusionDensity(denoiser="bayes_net", random_state=3).fit(frame)
+    pd.testing.assert_frame_equal(graph.edges, find_graph(fitted.rows(frame), fitted).edges)
+    assert not hasattr(unfitted, "model_")
+    with pytest.raises(TypeError, match="density must be a DiffusionDensity, got str"):
+        find_graph(frame, "bayes_net")
 
 
 def test_without_networkx_an_error_says_what_to_install(monkeypatch):
