@@ -40,6 +40,7 @@ from discrete_itd.progress import Deadline, fit_progress, stage
 from discrete_itd.reading.frames import in_kind
 from discrete_itd.reading.text import collected, tell_unreadable
 from discrete_itd.recipes import RECIPES
+from discrete_itd.rules.kept import KEPT_ROWS, KeptRules
 from discrete_itd.storage.card import model_card
 from discrete_itd.storage.values import SCHEDULES, Like, Persistent
 from discrete_itd.validation import check_share, seed_of, warn
@@ -73,6 +74,7 @@ class Learned:
     nats: Annotated[np.ndarray, Like("float64", "n", "C", gaps=True)]
     repeats: Annotated[np.ndarray, Like("bool", "n")]
     threshold: Threshold
+    rules: KeptRules
 
     def __post_init__(self) -> None:
         if len(self.given) != self.levels.shape[1]:
@@ -277,6 +279,9 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
                 if len(parts.held):
                     parts, terms = parts._replace(held=scored), scored_terms
                     scorer.shares = exceptional_shares(scorer, rows.x[scored])
+                some = rows.take((parts.rest if len(parts.rest) else parts.held)[: 2 * KEPT_ROWS])
+                encoder = density.encoder_
+                rules = KeptRules.find(some.frame, encoder.schema, encoder.relations)
         strata = Strata.of(given, density, rows, parts, rate)
         repeats = division.repeats(rows.x, parts)
         if len(terms):
@@ -292,7 +297,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
                 offset = thresholds.lowered(offset, scorer.rounding)
             threshold = thresholds.at_offset(row_scores(terms), float(offset))
         threshold = replace(threshold, contaminated=share is not None)
-        self._set_fitted(scorer, strata, terms, repeats, threshold)
+        self._set_fitted(scorer, strata, terms, repeats, threshold, rules)
         return self
 
     def fit_predict(self, X: Any, y: Any = None, *, groups: Any = None) -> np.ndarray:
@@ -348,10 +353,11 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         terms: pd.DataFrame,
         repeats: np.ndarray,
         threshold: Threshold,
+        rules: KeptRules,
     ) -> Self:
         """Assign the results of a fit, once all of it has succeeded; ``terms`` (n, C) of (12) are calibration rows'."""
         self.density_, self._scorer = scorer.density, scorer
-        self._strata, self._repeats = strata, repeats
+        self._strata, self._repeats, self._rules = strata, repeats, rules
         self._nats, self.calibration_scores_ = terms, row_scores(terms)
         self.n_features_in_ = self.density_.n_features_in_
         if hasattr(self.density_, "feature_names_in_"):
@@ -617,7 +623,9 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         """
         check_is_fitted(self)
         rows, strata = self._rows(X), self._strata
-        table = reasons.reasons(self._scorer, rows.labelled(range(len(rows))), k)
+        table = reasons.reasons(
+            self._scorer, rows.labelled(range(len(rows))), k, rules=self._rules
+        )
         position = table["row"].to_numpy(dtype=np.int64)  # labels may repeat
         table["row"] = rows.index[position]
         if not strata.columns:
@@ -716,6 +724,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             nats=self._nats.to_numpy(dtype=float),
             repeats=self._repeats,
             threshold=self.threshold_,
+            rules=self._rules,
         )
 
     @_learned.setter
@@ -735,7 +744,8 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         shape = found.quantiles.shape
         if shape != (len(scorer.models), 2, len(encoder.owner)) or given != found.given:
             raise ValueError(f"its score has quantiles of shape {shape}, given {found.given}")
-        self._set_fitted(scorer, strata, terms, found.repeats, found.threshold)
+        found.rules.check_columns(encoder.schema)
+        self._set_fitted(scorer, strata, terms, found.repeats, found.threshold, found.rules)
         if found.is_frozen:
             self.density = FrozenEstimator(density)
 

@@ -26,7 +26,8 @@ from discrete_itd.reading.frames import restore_numbers
 def broken(scorer: Scorer, rows: Rows) -> pd.DataFrame:
     """One line per row that breaks a relation that few training rows break: the cell that is most probably wrong.
 
-    ``position`` of the row, ``column``, ``value``, ``expected``, ``probability_wrong``, and a ``sentence``.
+    ``position`` of the row, ``column``, ``value``, ``expected``, ``probability_wrong``, the ``rule`` as text, and a
+    ``sentence``.
     """
     schema, relations = rows.encoder.schema, rows.encoder.relations
     names, lines = [str(name) for name in rows.encoder.names], []
@@ -52,10 +53,9 @@ def broken(scorer: Scorer, rows: Rows) -> pd.DataFrame:
             f"{child.name} = {texts[relation.child]}, but {relation.expression(names)}"
             f" = {relation.expression(texts)} = {written(followed, child)}"
         )
-        lines.append(
-            (i, column.name, cells[column.name], best.expected, wrong, f"{statement}; {verdict}")
-        )
-    fields = ["position", "column", "value", "expected", "probability_wrong", "sentence"]
+        said = relation.text(names), f"{statement}; {verdict}"
+        lines.append((i, column.name, cells[column.name], best.expected, wrong, *said))
+    fields = ["position", "column", "value", "expected", "probability_wrong", "rule", "sentence"]
     return pd.DataFrame(lines, columns=pd.Index(fields)).astype(
         {"value": object, "expected": object}
     )

@@ -22,6 +22,7 @@ from discrete_itd.encoders.column import is_missing
 from discrete_itd.encoders.relations import USUAL
 from discrete_itd.encoders.rows import Rows, distinct
 from discrete_itd.estimators import DiffusionDensity
+from discrete_itd.rules.kept import KeptRules
 from discrete_itd.validation import check_integer
 
 # A ratio from 10^MOST_DIGITS on is written as a power of ten, up to 10^MOST_POWER.
@@ -139,7 +140,9 @@ def _objects(values: Iterable[Any]) -> pd.Series:
 # -- the table of reasons -------------------------------------------------------------------------
 
 
-def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFrame:
+def reasons(
+    model: DiffusionDensity | Scorer, X: Any, k: int = 3, *, rules: KeptRules | None = None
+) -> pd.DataFrame:
     r"""The most suspicious cell of each row, and others that are likely wrong, with what contradicts them.
 
     Parameters
@@ -149,6 +152,8 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
     X : DataFrame, array-like or Rows, shape (N, C)
     k : int
         Maximal number of cells per row.
+    rules : KeptRules, optional
+        What the table of the fit obeys: a row's first reason names a rule that its cell breaks.
 
     Returns
     -------
@@ -173,6 +178,7 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
         * ``conflict_column``, ``conflict_value``, ``conflict_nats``: of the row's four most probable errors the column
           whose predicted value in its place raises the log-odds of this cell's value against the predicted one most,
           its value, and by how many nats; None and 0 where none does by a nat, or rows are scored along paths;
+        * ``rule``, an equation or one of the ``rules`` that the row breaks, about this column; None if there is none;
         * ``sentence``, the same in English. A ratio above the number n of training rows with a value in the column is
           "more than n times", as these do not show what is rarer.
 
@@ -199,7 +205,7 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
     scorer = scorer_of(model)
     rows = scorer.density.rows(X)
     if not len(rows):
-        return reasons(scorer, rows.blank(), k)
+        return reasons(scorer, rows.blank(), k, rules=rules)
     first, inverse, beyond, slips = _asked(scorer, rows)
     errors = likely_errors(scorer, rows.x[first], beyond, slips, k)
     n_lines = np.bincount(errors["row"], minlength=len(first))  # lines of each distinct row
@@ -227,6 +233,7 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
         "conflict_column": conflict["column"].where(is_conflict, None),
         "conflict_value": conflict["value"].where(is_conflict, None),
         "conflict_nats": errors["conflict_nats"].where(is_conflict, 0.0),
+        "rule": _objects([None] * len(row)),
     }
     table = pd.DataFrame(lines)
     columns = dict(zip(rows.encoder.names, rows.encoder.schema, strict=True))
@@ -234,6 +241,8 @@ def reasons(model: DiffusionDensity | Scorer, X: Any, k: int = 3) -> pd.DataFram
     table = table.assign(sentence=_objects(text))
     equations = broken(scorer, rows)
     table, row = _with_first(table, row, equations, rows, k)
+    if rules is not None:
+        table = _with_rules(table, row, rules, rows)
     cells = pd.DataFrame(
         rows.unreadable_cells(), columns=pd.Index(["position", "column", "value", "sentence"])
     )
@@ -264,6 +273,20 @@ def _with_first(
     rank = table.groupby(row).cumcount().to_numpy() + 1
     table = cast(pd.DataFrame, table.assign(rank=rank)[rank <= k])
     return table.reset_index(drop=True), row[rank <= k]
+
+
+def _with_rules(
+    table: pd.DataFrame, row: np.ndarray, rules: KeptRules, rows: Rows
+) -> pd.DataFrame:
+    """A table of reasons in which the first line of each row names the most useful rule that its cell breaks."""
+    first = {i: line for line, i in reversed([*enumerate(row.tolist())])}
+    names, said = [*table["rule"]], [*table["sentence"]]
+    broken = rules.broken(rows.frame, rows.encoder.schema) if first else ()
+    for position, rule, text in broken:
+        line = first.get(position)
+        if line is not None and names[line] is None and table["column"].iat[line] in rule.columns:
+            names[line], said[line] = rule.text, f"{text}; {said[line]}"
+    return table.assign(rule=_objects(names), sentence=_objects(said))
 
 
 def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> str:

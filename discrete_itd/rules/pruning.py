@@ -98,7 +98,7 @@ def between_conditions(judged: Sequence[JudgedRule], cells: RuleCells) -> Iterat
             if None not in (*given, then):
                 yield Arrow(frozenset(given), then, one)
                 nodes |= dict.fromkeys((*given, then))
-    keys = [key for j in judged if not j.rule.given for key in _keys_of(j.rule.statement)]
+    keys = [key for j in judged if not j.rule.given for key in j.rule.statement.keys]
     for a in nodes:
         for b in nodes:
             if a != b and a.column == b.column and _is_within(a, b):
@@ -113,12 +113,6 @@ def between_conditions(judged: Sequence[JudgedRule], cells: RuleCells) -> Iterat
         follow = closure(given, [Arrow(*pair) for pair in pairs]) if len(given) > 1 else set()
         if one.rule.statement.kind == "values" and one.rule.statement.columns[0] in follow:
             yield Arrow(frozenset(one.rule.given), one.rule.statement)
-
-
-def _keys_of(statement: Any) -> tuple[Key, ...]:
-    if isinstance(statement, OneToOne):
-        return statement.there, statement.back
-    return (statement,) if isinstance(statement, Key) else ()
 
 
 def _is_said(key: Key, given: OneOf, then: Any) -> bool:

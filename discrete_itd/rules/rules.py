@@ -13,6 +13,7 @@ import pandas as pd
 from discrete_itd.devices import one_thread
 from discrete_itd.encoders import Column, TableEncoder, written
 from discrete_itd.encoders.column import is_missing
+from discrete_itd.encoders.relations import Relation
 from discrete_itd.reading.frames import read_rows
 from discrete_itd.rules.cells import Bools, RuleCells
 from discrete_itd.rules.exports import dqx_of, great_expectations_of, pandera_of, sql_of
@@ -101,19 +102,25 @@ def find_rules(table: Any, *, min_holds: float = 0.98) -> Rules:
         # without a level of new values there are no cuts of codes to look for
         schema = TableEncoder.infer(frame, handle_unknown="error").schema
         cells = RuleCells.read(frame, schema)
-    order = cells.order_by_content()[: 2 * MOST_ROWS]
-    finders, judges = cells.take(order[::2]), cells.take(order[1::2])
-    judged = judge(search(finders, min_holds), judges, min_holds, finders)
-    judged = pruned(judged, finders)
+    judged, judges = searched(cells, MOST_ROWS, min_holds)
     broken = _broken([one.rule for one in judged], judges)
     fitted = [
         replace(one, rule=Rule(one.rule.statement.fitted(cells), one.rule.given)) for one in judged
     ]
+    return Rules(fitted, frame, cells, broken)
+
+
+def searched(
+    cells: RuleCells, n_rows: int, min_holds: float, relations: Sequence[Relation] | None = None
+) -> tuple[list[JudgedRule], RuleCells]:
+    """The rules that ``n_rows`` rows have at most, the most useful first, and as many others that judged them."""
+    order = cells.order_by_content()[: 2 * n_rows]
+    finders, judges = cells.take(order[::2]), cells.take(order[1::2])
+    judged = judge(search(finders, min_holds, relations), judges, min_holds, finders)
     place = {kind: k for k, kind in enumerate(ONE_COLUMN)}
-    best = sorted(
-        range(len(judged)), key=lambda i: (-judged[i].gain, place.get(judged[i].rule.kind, -1), i)
-    )
-    return Rules([fitted[i] for i in best], frame, cells, broken[:, best])
+    return sorted(
+        pruned(judged, finders), key=lambda one: (-one.gain, place.get(one.rule.kind, -1))
+    ), judges
 
 
 def _broken(rules: Sequence[Rule], cells: RuleCells) -> Bools:
@@ -203,7 +210,7 @@ class Rules:
         for i, r in np.argwhere(broken).tolist():
             rule = self.rules[r]
             names = list(dict.fromkeys(rule.columns))
-            lines.append([frame.index[i], rule.text, names, _sentence(rule, cells, frame, i)])
+            lines.append([frame.index[i], rule.text, names, sentence(rule, cells, frame, i)])
         found = pd.DataFrame(lines, columns=["row", "rule", "columns", "sentence"])
         return Check(found, pd.Series(broken.any(1), index=frame.index), self.bound)
 
@@ -263,7 +270,7 @@ class Rules:
             return RuleCells.read(frame.reindex(columns=names), self.columns, self._cells.levels)
 
 
-def _sentence(rule: Rule, cells: RuleCells, frame: pd.DataFrame, i: int) -> str:
+def sentence(rule: Rule, cells: RuleCells, frame: pd.DataFrame, i: int) -> str:
     """How a row breaks a rule, as an English sentence without its full stop."""
     instead = "" if rule.given else rule.statement.instead(cells, i)
     parts, column = list[str](), rule.statement.consequent

@@ -15,10 +15,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from discrete_itd.encoders.numeric import find_lattice
 from discrete_itd.encoders.relation_search import find_relations
-from discrete_itd.encoders.relations import ON_LATTICE, is_numeric
+from discrete_itd.encoders.relations import ON_LATTICE, Relation, is_numeric
 from discrete_itd.rules.cells import Bools, Floats, Ints, RuleCells
 from discrete_itd.rules.statements import (
     Condition,
@@ -64,10 +65,15 @@ NEAR_BOUND = 5.0  # mean distances of numbers from a natural bound up to which i
 HEAPED, STEEP = 20, 0.3  # cells at a bound, and their ratio to those of the number beside it
 
 
-def search(cells: RuleCells, least: float) -> list[Rule]:
-    """The rules that a share ``least`` of these rows follows, each kind by itself."""
+def search(
+    cells: RuleCells, least: float, relations: Sequence[Relation] | None = None
+) -> list[Rule]:
+    """The rules that a share ``least`` of these rows follows, each kind by itself.
+
+    Equations are those of the ``relations`` of the columns, where these are known.
+    """
     found = [*of_one_column(cells, least)]
-    found += [*_equations(cells), *_orders(cells, least), *_unique_pairs(cells, least)]
+    found += [*_equations(cells, relations), *_orders(cells, least), *_unique_pairs(cells, least)]
     keys = _Keys(cells, least)
     found += keys.rules
     levels = LevelMatrix(cells, keys.representatives)
@@ -193,11 +199,13 @@ def formats_of(texts: Sequence[str], counts: Ints) -> Shapes:
 # -- columns of numbers and times -------------------------------------------------------------------
 
 
-def _equations(cells: RuleCells) -> Iterator[Rule]:
+def _equations(cells: RuleCells, relations: Sequence[Relation] | None) -> Iterator[Rule]:
     times = [j for j, column in enumerate(cells.schema) if column.family == "datetime"]
     texts = [j for j, column in enumerate(cells.schema) if not is_numeric(column)]
     names = tuple(column.name for column in cells.schema)
-    for relation in find_relations(cells.numbers, times=times, texts=texts):
+    if relations is None:
+        relations = find_relations(cells.numbers, times=times, texts=texts)
+    for relation in relations:
         yield Rule(Equation(relation, names))
 
 
@@ -250,7 +258,7 @@ def _is_sharp(rule: Rule, cells: RuleCells) -> bool:
 # -- keys -------------------------------------------------------------------------------------------
 
 
-def agreement(groups: Ints, codes: Ints) -> tuple[Ints, Ints]:
+def agreement(groups: NDArray[Any], codes: NDArray[Any]) -> tuple[Ints, Ints]:
     """Pairs of neighbours (C,) with one group (N,), both with a value in a column of codes (N, C), and those alike."""
     order = np.argsort(groups, kind="stable")
     order = order[groups[order] >= 0]
@@ -343,7 +351,7 @@ class _Keys:
         for a, b in itertools.combinations(asked, 2):
             if self.determined[a, b] or self.determined[b, a]:
                 continue
-            n, alike = agreement(joint_codes([codes[:, a], codes[:, b]]), follow)
+            n, alike = agreement(joint_codes([*self.cells.codes[:PAIR_ROWS, [a, b]].T]), follow)
             rate = alike / np.maximum(n, 1)
             alone = np.maximum(np.maximum(self.rate[a], self.rate[b]), self.chance)[targets]
             is_near = (n >= 2 * FEWEST_ROWS) & (1 - rate <= 2.5 * (1 - self.least))

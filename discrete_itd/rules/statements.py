@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -14,7 +14,9 @@ import pandas as pd
 from discrete_itd.encoders.relations import FLOAT_ERROR, ON_LATTICE, Relation
 from discrete_itd.rules.cells import Floats, Ints, RuleCells
 from discrete_itd.rules.languages import Inexpressible, Language
+from discrete_itd.storage.values import AnyFloat, Like
 
+Scalar = bool | int | float | str
 # runs of characters of a format: a class or a character, and the least and the most of them
 Shapes = tuple[tuple[tuple[str, int, int], ...], ...]
 MOST_LISTED = 200  # values of a key that are listed in code
@@ -67,6 +69,11 @@ class Statement:
 
     def weaker(self) -> tuple[Statement, ...]:
         """Statements without one of several determinants, one of which could have been enough."""
+        return ()
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """The keys that it consists of."""
         return ()
 
     def fitted(self, cells: RuleCells) -> Statement:
@@ -267,8 +274,8 @@ class Range(Statement):
     """A number is between bounds, one of which may be open."""
 
     column: Hashable
-    low: float
-    high: float
+    low: AnyFloat
+    high: AnyFloat
     kind = "range"
     needs_values = True
 
@@ -418,14 +425,14 @@ class Key(Statement):
     """One or two columns determine another one, by the most frequent value of each of their values.
 
     ``known`` (K, D) are codes of values of the determinants that two rows or more had, in order, and ``values`` (K,)
-    the codes of what they determine.
+    the codes of what they determine: positions among the ``levels`` of each column.
     """
 
     determinants: tuple[Hashable, ...]
     column: Hashable
-    known: Ints
-    values: Ints
-    levels: tuple[list[Any], ...] = ()
+    known: Annotated[Ints, Like("int64", "K", "D")]
+    values: Annotated[Ints, Like("int64", "K")]
+    levels: tuple[Sequence[Scalar], ...] = ()
     kind = "key"
 
     @classmethod
@@ -445,6 +452,22 @@ class Key(Statement):
         return cls(
             determinants, column, triples[most, :-1][often], triples[most, -1][often], levels
         )
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        return (self,)
+
+    @property
+    def codes(self) -> Ints:
+        """The codes of the determinants and of what they determine, (K, D + 1)."""
+        return np.column_stack([self.known, self.values])
+
+    def check_codes(self) -> None:
+        """ValueError if there are codes of no level."""
+        sizes = np.array([*map(len, self.levels)])
+        is_shape = len(self.columns) == len(sizes) == self.known.shape[1] + 1
+        if not is_shape or (self.codes < 0).any() or (self.codes >= sizes).any():
+            raise ValueError(f"the key {self.text!r} has codes of no level")
 
     def fitted(self, cells: RuleCells) -> Key:
         return Key.fit(self.determinants, self.column, cells)
@@ -520,6 +543,10 @@ class OneToOne(Statement):
     there: Key
     back: Key
     kind = "key"
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        return self.there, self.back
 
     @property
     def columns(self) -> tuple[Hashable, ...]:

@@ -1,0 +1,142 @@
+"""Rules of the table of a fit that a detector keeps, without its rows."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Collection, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from discrete_itd.encoders import Column
+from discrete_itd.encoders.relations import Relation
+from discrete_itd.rules.cells import RuleCells
+from discrete_itd.rules.judging import JudgedRule
+from discrete_itd.rules.rules import searched, sentence
+from discrete_itd.rules.statements import Key, OneOf, OneToOne, Rule
+from discrete_itd.statistics import percent
+
+KEPT_ROWS = 2000  # rows that find kept rules, and as many that judge them: few seconds of a fit
+KEPT_HOLDS = 0.99  # least share of the rows that follow a kept rule
+
+
+class BrokenRule(NamedTuple):
+    """A rule that the row at a position breaks, and how, in a sentence without its full stop."""
+
+    position: int
+    rule: Rule
+    sentence: str
+
+
+@dataclass(frozen=True, eq=False)
+class KeptRules:
+    """Rules that the rows of a fit obey, the most useful first; all but equations, which the schema of a model has."""
+
+    judged: tuple[JudgedRule, ...] = ()
+
+    def __post_init__(self) -> None:
+        for key in self._keys():
+            key.check_codes()
+
+    @classmethod
+    def find(
+        cls, frame: pd.DataFrame, schema: Sequence[Column], relations: Sequence[Relation]
+    ) -> KeptRules:
+        """The rules of a table by at most twice ``KEPT_ROWS`` of its rows, given the equations of its columns."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            cells = RuleCells.read(frame, schema)
+        judged, _ = searched(cells, KEPT_ROWS, KEPT_HOLDS, relations)
+        times = [c.name for c in schema if c.family in ("datetime", "timedelta")]
+        judged = [one for one in judged if one.rule.kind != "equation"]
+        return cls(tuple(one for one in judged if _is_storable(one.rule, times)))._trimmed()
+
+    def check_columns(self, schema: Sequence[Column]) -> None:
+        """ValueError if rules are about columns that are not there, or compare what is no number."""
+        known = {column.name: column for column in schema}
+        for one in self.judged:
+            for name in one.rule.columns:
+                if name not in known:
+                    raise ValueError(f"a rule is about the column {name!r}, which is not there")
+
+    def _keys(self) -> Iterator[Key]:
+        for one in self.judged:
+            yield from one.rule.statement.keys
+
+    @cached_property
+    def _levels(self) -> dict[Hashable, list[Any]]:
+        """The values of each column of a key; the codes of keys are positions among them."""
+        return {
+            name: [*values]
+            for key in self._keys()
+            for name, values in zip(key.columns, key.levels, strict=True)
+        }
+
+    def _trimmed(self) -> KeptRules:
+        """The same rules, whose keys know the values that they speak of alone."""
+        used = dict[Hashable, set[int]]()
+        for key in self._keys():
+            for name, codes in zip(key.columns, key.codes.T.tolist(), strict=True):
+                used.setdefault(name, set()).update(codes)
+        places = {name: np.array(sorted(codes)) for name, codes in used.items()}
+        levels = {
+            name: [values[code] for code in places[name]] for name, values in self._levels.items()
+        }
+
+        def trimmed(statement: Any) -> Any:
+            if isinstance(statement, OneToOne):
+                return OneToOne(trimmed(statement.there), trimmed(statement.back))
+            if not isinstance(statement, Key):
+                return statement
+            columns = zip(statement.columns, statement.codes.T, strict=True)
+            codes = np.stack([np.searchsorted(places[name], c) for name, c in columns], 1)
+            return replace(
+                statement,
+                known=np.ascontiguousarray(codes[:, :-1]),
+                values=np.ascontiguousarray(codes[:, -1]),
+                levels=tuple(levels[name] for name in statement.columns),
+            )
+
+        return KeptRules(
+            tuple(
+                replace(one, rule=Rule(trimmed(one.rule.statement), one.rule.given))
+                for one in self.judged
+            )
+        )
+
+    def broken(self, frame: pd.DataFrame, schema: Sequence[Column]) -> Iterator[BrokenRule]:
+        """The rules that rows break, the most useful first; of the unique columns of a table none."""
+        levels = [pd.Index(self._levels.get(column.name, [])) for column in schema]
+        cells = RuleCells.read(frame, schema, levels)
+        for one in self.judged:
+            if one.rule.kind == "unique":
+                continue
+            share = f" (in {percent(one.holds)} of rows)" if one.k < one.n else ""
+            for i in np.flatnonzero(one.rule.follows(cells) == 0).tolist():
+                yield BrokenRule(i, one.rule, sentence(one.rule, cells, frame, i) + share)
+
+    def texts(self) -> list[str]:
+        """The rules in the words of the table, those of several columns first."""
+        several = [len({*one.rule.columns}) > 1 for one in self.judged]
+        return [
+            one.rule.text
+            for wanted in (True, False)
+            for one, is_wanted in zip(self.judged, several, strict=True)
+            if is_wanted == wanted
+        ]
+
+
+def _is_storable(rule: Rule, times: Collection[Hashable]) -> bool:
+    """Whether all values that a rule knows are plain ones: no times, and finite."""
+    names = {name for key in rule.statement.keys for name in key.columns}
+    conditions = [*rule.given, rule.statement]
+    values = [v for c in conditions if isinstance(c, OneOf) for v in c.values if v is not None]
+    values += [v for key in rule.statement.keys for column in key.levels for v in column]
+    are_plain = all(
+        isinstance(v, str | int) or (isinstance(v, float) and math.isfinite(v)) for v in values
+    )
+    return are_plain and not names & {*times}
