@@ -31,6 +31,7 @@ from discrete_itd.detection.score import (
 from discrete_itd.detection.strata import Strata, positions
 from discrete_itd.detection.thresholds import Threshold
 from discrete_itd.devices import methods_in_one_thread
+from discrete_itd.encoders.relations import USUAL
 from discrete_itd.encoders.rows import Rows
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.auto import Name
@@ -623,9 +624,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         """
         check_is_fitted(self)
         rows, strata = self._rows(X), self._strata
-        table = reasons.reasons(
-            self._scorer, rows.labelled(range(len(rows))), k, rules=self._rules
-        )
+        table = reasons.reasons(self._scorer, rows.labelled(range(len(rows))), k, rules=self._rules)
         position = table["row"].to_numpy(dtype=np.int64)  # labels may repeat
         table["row"] = rows.index[position]
         if not strata.columns:
@@ -694,7 +693,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
 
     def model_card(self) -> str:
         check_is_fitted(self)
-        return model_card(self, self._scorer)
+        return model_card(self, self._scorer, rules_of(self))
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "density_")
@@ -755,6 +754,17 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         tags.input_tags.string = False
         tags.input_tags.allow_nan = True
         return tags
+
+
+def rules_of(detector: DiffusionOutlierDetector) -> list[str]:
+    """What the rows of a detector's fit obey, as :func:`~discrete_itd.find_rules` words it, the most useful first.
+
+    Equations of the model's columns, then rules of several columns, then of one.
+    """
+    encoder = detector.density_.encoder_
+    names = [str(name) for name in encoder.names]
+    equations = [r.text(names) for r in encoder.relations if r.share > USUAL]
+    return equations + detector._rules.texts()
 
 
 def measure_exceptions(detector: DiffusionOutlierDetector, rows: Rows) -> None:

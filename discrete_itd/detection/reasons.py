@@ -7,12 +7,14 @@ the conditional distributions of the scoring model (:mod:`discrete_itd.detection
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
+from discrete_itd.cells.channel import WRONG_CELLS
 from discrete_itd.cells.slips import Slips, slips_of
 from discrete_itd.detection.cell_predictions import LEAST_NATS, likely_errors, predictions
 from discrete_itd.detection.equations import broken
@@ -22,7 +24,7 @@ from discrete_itd.encoders.column import is_missing
 from discrete_itd.encoders.relations import USUAL
 from discrete_itd.encoders.rows import Rows, distinct
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.rules.kept import KeptRules
+from discrete_itd.rules.kept import BrokenRule, KeptRules
 from discrete_itd.validation import check_integer
 
 # A ratio from 10^MOST_DIGITS on is written as a power of ten, up to 10^MOST_POWER.
@@ -240,9 +242,10 @@ def reasons(
     text = [sentence(line, columns) for line in table.to_dict("records")]
     table = table.assign(sentence=_objects(text))
     equations = broken(scorer, rows)
+    if rules is not None and len(rules.judged):
+        table, others = _with_rules(table, row, rules, scorer, rows)
+        table, row = _with_first(table, row, others, rows, k)
     table, row = _with_first(table, row, equations, rows, k)
-    if rules is not None:
-        table = _with_rules(table, row, rules, rows)
     cells = pd.DataFrame(
         rows.unreadable_cells(), columns=pd.Index(["position", "column", "value", "sentence"])
     )
@@ -276,17 +279,48 @@ def _with_first(
 
 
 def _with_rules(
-    table: pd.DataFrame, row: np.ndarray, rules: KeptRules, rows: Rows
-) -> pd.DataFrame:
-    """A table of reasons in which the first line of each row names the most useful rule that its cell breaks."""
-    first = {i: line for line, i in reversed([*enumerate(row.tolist())])}
+    table: pd.DataFrame, row: np.ndarray, rules: KeptRules, scorer: Scorer, rows: Rows
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """A table of reasons whose first lines name the rules that their cells break, and lines of other cells that do.
+
+    Of the cells of the rules that a row breaks the one that is in most of them is to blame: of several the row's most
+    suspicious one, or else the one that would follow from the others. ``row`` is the position of each line.
+    """
     names, said = [*table["rule"]], [*table["sentence"]]
-    broken = rules.broken(rows.frame, rows.encoder.schema) if first else ()
-    for position, rule, text in broken:
-        line = first.get(position)
-        if line is not None and names[line] is None and table["column"].iat[line] in rule.columns:
-            names[line], said[line] = rule.text, f"{text}; {said[line]}"
-    return table.assign(rule=_objects(names), sentence=_objects(said))
+    first = {i: line for line, i in reversed([*enumerate(row.tolist())])}
+    schema, others = rows.encoder.schema, list[tuple[Any, ...]]()
+    of_rows = dict[int, list[BrokenRule]]()
+    for one in rules.broken(rows.frame, schema):
+        of_rows.setdefault(one.position, []).append(one)
+    given = {schema[j].name for j in scorer.given}
+    for position, ones in of_rows.items():
+        line = first.get(position, -1)
+        if line >= 0:  # a gap is no reason where there is another one
+            ones = [one for one in ones if one.rule.kind != "present"]
+        votes = Counter(name for one in ones for name in {*one.rule.columns} - given)
+        suspects = [name for name, n in votes.items() if n == max(votes.values())]
+        if not suspects:
+            continue
+        is_first = line >= 0 and table["column"].iat[line] in suspects
+        if is_first:
+            suspect = table["column"].iat[line]
+        else:
+            follow = [one.rule.statement.columns[-1] for one in ones]
+            suspect = next((name for name in follow if name in suspects), suspects[0])
+        broken_rule = next(one for one in ones if suspect in one.rule.columns)
+        rule, text = broken_rule.rule.text, broken_rule.sentence
+        if is_first:
+            names[line], said[line] = rule, f"{text}; {said[line]}"
+            continue
+        wrong = WRONG_CELLS / (WRONG_CELLS + rules.bound) / len(suspects)
+        verdict = f"{suspect} is likely wrong"
+        if wrong <= 0.5:
+            verdict = f"{' or '.join(map(str, suspects))} may be wrong"
+        value = rows.frame[suspect].iloc[position]
+        others.append((position, suspect, value, wrong, rule, f"{text}; {verdict}"))
+    fields = ["position", "column", "value", "probability_wrong", "rule", "sentence"]
+    table = table.assign(rule=_objects(names), sentence=_objects(said))
+    return table, pd.DataFrame(others, columns=pd.Index(fields)).astype({"value": object})
 
 
 def sentence(reason: Mapping[str, Any], columns: Mapping[Hashable, Column]) -> str:

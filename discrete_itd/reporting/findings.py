@@ -12,13 +12,12 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.detection import outside
-from discrete_itd.detection.detector import DiffusionOutlierDetector
+from discrete_itd.detection.detector import DiffusionOutlierDetector, rules_of
 from discrete_itd.detection.reasons import NO_CELL, reasons
 from discrete_itd.detection.strata import named
 from discrete_itd.detection.thresholds import AlarmCount, Threshold
 from discrete_itd.encoders import Column, Rows, as_frame, written
 from discrete_itd.encoders.column import is_missing
-from discrete_itd.encoders.relations import USUAL
 from discrete_itd.encoders.rows import check_any
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.graph import ColumnGraph, column_graph
@@ -42,6 +41,7 @@ MOST_CELLS_SHOWN = 24  # most cells of an anomalous row that are shown, besides 
 N_REASONS = 3  # most cells of a row that are named as reasons
 MOST_EXPLAINED = 200  # most alarms whose kind is found, those with the lowest scores
 OTHERWISE = "does not fit the rest of its row"  # kind of an alarm
+MOST_RULES = 10
 # the matrix of pairs of columns is left out if it takes more floats per row: some tenths of a second
 MOST_WORK = 1 << 25
 
@@ -128,6 +128,8 @@ class Findings:
         one row or column.
     graph : ColumnGraph or None
         From :func:`~discrete_itd.find_graph` of the inliers; None where ``information`` is.
+    rules : list of str, or None
+        What the rows of the fit of a detector obey, at most :data:`MOST_RULES` rules, those of several columns first.
     facts, limits : dict of str, list of str
         What the model is, was fitted to and costs, and what it does not promise, as on its card.
     """
@@ -152,6 +154,7 @@ class Findings:
     columns: pd.DataFrame
     information: pd.DataFrame | None
     graph: ColumnGraph | None
+    rules: list[str] | None
     facts: dict[str, str]
     limits: list[str]
 
@@ -336,6 +339,7 @@ def examine(
         columns=columns,
         information=information,
         graph=graph,
+        rules=None if detector is None else rules_of(detector)[:MOST_RULES] or None,
         facts=facts(own, density.n_evaluations),
         limits=limits(own),
     )
@@ -450,14 +454,12 @@ def _kind(rows: Rows, i: int, reason: Mapping[Hashable, Any] | None) -> tuple[st
     names = [str(name) for name in rows.encoder.names]
     j = rows.encoder.place_of(reason["column"])
     kind, conflict = OTHERWISE, reason["conflict_column"]
-    relations = zip(rows.encoder.relations, rows.follows[i], strict=True)
-    broken = [r for r, follows in relations if follows == 0 and r.share > USUAL]
     if not pd.isna(rows.unreadable[i, j]):
         kind = "cannot be read"
-    elif np.isnan(reason["nats"]) and broken:
-        kind = f"breaks {names[broken[0].child]} = {broken[0].expression(names)}"
     elif is_missing(reason["value"]):
         kind = "is missing"
+    elif not pd.isna(reason["rule"]):
+        kind = f"breaks {reason['rule']}"
     elif rows.is_outside[i, j]:
         kind = "has a value beyond those of training"
     return names[j], kind, None if pd.isna(conflict) else str(conflict)

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from pandas.util import hash_array
 
 from discrete_itd.encoders.column import Column
-from discrete_itd.encoders.relations import column_numbers
-from discrete_itd.reading.frames import plain
+from discrete_itd.encoders.relations import column_numbers, is_numeric
+from discrete_itd.reading.frames import plain, text_among
+from discrete_itd.reading.text import TRUTHS, number_of, whole_of
 
 Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
 
@@ -61,7 +62,7 @@ class RuleCells:
             cells, words = column.readable(cast(pd.Series, frame[column.name]))
             if words is not None:
                 unreadable[j] = np.asarray(pd.notna(words))
-            level, distinct = pd.factorize(cells.values)
+            level, distinct = pd.factorize(_typed(cells.values, column))
             index = pd.Index(distinct)
             if levels is not None:
                 known = levels[j].get_indexer(index)
@@ -146,3 +147,15 @@ class RuleCells:
         copy[order] = np.arange(len(self)) - first
         mixed = hash_array(keys ^ hash_array(copy))  # pyright: ignore[reportCallIssue, reportArgumentType]
         return np.argsort(mixed, kind="stable")
+
+
+def _typed(values: Any, column: Column) -> Any:
+    """Plain values of cells, text among levels of numbers or truths as these."""
+    is_text = text_among(values)
+    if not is_text.any() or not (column.are_truths or is_numeric(column)):
+        return values
+    if column.are_truths:
+        typed = [TRUTHS.get(value, value) for value in values]
+    else:
+        typed = [whole_of(v, number_of(v)) if isinstance(v, str) else v for v in values]
+    return pd.Series(typed, dtype=object).to_numpy()

@@ -13,6 +13,7 @@ from discrete_itd.encoders import Column
 from discrete_itd.reading.frames import family
 from discrete_itd.rules.languages import SQL, Inexpressible, Pandas, is_storable
 from discrete_itd.rules.statements import (
+    Condition,
     Format,
     OneOf,
     Order,
@@ -105,6 +106,14 @@ def great_expectations_of(rules: Sequence[Rule], schema: Schema, frame: pd.DataF
     """A Python module with a suite of expectations."""
     language = Pandas(schema, dtypes_of(frame))
 
+    def condition(given: Condition) -> str:
+        column = f"Column({given.column!r})"
+        if isinstance(given, Present):
+            return f"{column}.is_not_null()"
+        if given.values == (None,):
+            return f"{column}.is_null()"
+        return f"{column}.is_in([{', '.join(map(language.literal, given.values))}])"
+
     def call(rule: Rule) -> str:
         statement = rule.statement
         language.check_plain(*rule.columns)
@@ -140,18 +149,13 @@ def great_expectations_of(rules: Sequence[Rule], schema: Schema, frame: pd.DataF
             case _:
                 raise Inexpressible("there is no such expectation")
         if rule.given:
-            if not all(str(c.column).isidentifier() for c in rule.given):
-                raise Inexpressible("conditions are on columns whose names are identifiers")
-            conditions = [
-                c.code(language).replace(f"t[{c.column!r}]", str(c.column)) for c in rule.given
-            ]
-            text += f", row_condition={' and '.join(f'({c})' for c in conditions)!r}"
-            text += ", condition_parser='pandas'"
+            text += f", row_condition={' & '.join(map(condition, rule.given))}"
         return f"gxe.{text})"
 
     lines = [
         "import great_expectations as gx",
         "import great_expectations.expectations as gxe",
+        "from great_expectations.expectations.row_conditions import Column",
         "",
         "suite = gx.ExpectationSuite(name='rules', expectations=[",
     ]

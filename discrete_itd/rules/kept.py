@@ -16,11 +16,12 @@ from discrete_itd.encoders import Column
 from discrete_itd.encoders.relations import Relation
 from discrete_itd.rules.cells import RuleCells
 from discrete_itd.rules.judging import JudgedRule
-from discrete_itd.rules.rules import searched, sentence
+from discrete_itd.rules.rules import broken_rules, searched, sentence
 from discrete_itd.rules.statements import Key, OneOf, OneToOne, Rule
 from discrete_itd.statistics import percent
 
 KEPT_ROWS = 2000  # rows that find kept rules, and as many that judge them: few seconds of a fit
+KEPT_TIMES = 5  # rows that have a value whose consequence is kept
 KEPT_HOLDS = 0.99  # least share of the rows that follow a kept rule
 
 
@@ -34,11 +35,17 @@ class BrokenRule(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class KeptRules:
-    """Rules that the rows of a fit obey, the most useful first; all but equations, which the schema of a model has."""
+    """Rules that the rows of a fit obey, the most useful first: all but equations, which the schema of a model has.
+
+    ``bound`` is the probability that a right row breaks one of them, as that of :class:`~discrete_itd.rules.Rules`.
+    """
 
     judged: tuple[JudgedRule, ...] = ()
+    bound: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0 < self.bound <= 1:
+            raise ValueError(f"the bound of rules is {self.bound}")
         for key in self._keys():
             key.check_codes()
 
@@ -50,10 +57,16 @@ class KeptRules:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             cells = RuleCells.read(frame, schema)
-        judged, _ = searched(cells, KEPT_ROWS, KEPT_HOLDS, relations)
+        judged, judges = searched(cells, KEPT_ROWS, KEPT_HOLDS, relations)
         times = [c.name for c in schema if c.family in ("datetime", "timedelta")]
-        judged = [one for one in judged if one.rule.kind != "equation"]
-        return cls(tuple(one for one in judged if _is_storable(one.rule, times)))._trimmed()
+        judged = [
+            replace(one, rule=Rule(one.rule.statement.fitted(cells, KEPT_TIMES), one.rule.given))
+            for one in judged
+            if one.rule.kind != "equation"
+        ]
+        judged = tuple(one for one in judged if _is_storable(one.rule, times))
+        is_broken = broken_rules([one.rule for one in judged], judges).any(1)
+        return cls(judged, (int(is_broken.sum()) + 1) / (len(judges) + 1))._trimmed()
 
     def check_columns(self, schema: Sequence[Column]) -> None:
         """ValueError if rules are about columns that are not there, or compare what is no number."""
@@ -105,7 +118,8 @@ class KeptRules:
             tuple(
                 replace(one, rule=Rule(trimmed(one.rule.statement), one.rule.given))
                 for one in self.judged
-            )
+            ),
+            self.bound,
         )
 
     def broken(self, frame: pd.DataFrame, schema: Sequence[Column]) -> Iterator[BrokenRule]:

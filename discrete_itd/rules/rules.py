@@ -103,13 +103,14 @@ def find_rules(table: Any, *, min_holds: float = 0.98) -> Rules:
         schema = TableEncoder.infer(frame, handle_unknown="error").schema
         cells = RuleCells.read(frame, schema)
     judged, judges = searched(cells, MOST_ROWS, min_holds)
-    broken = _broken([one.rule for one in judged], judges)
+    broken = broken_rules([one.rule for one in judged], judges)
     fitted = [
         replace(one, rule=Rule(one.rule.statement.fitted(cells), one.rule.given)) for one in judged
     ]
     return Rules(fitted, frame, cells, broken)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of numbers beyond all that a float holds
 def searched(
     cells: RuleCells, n_rows: int, min_holds: float, relations: Sequence[Relation] | None = None
 ) -> tuple[list[JudgedRule], RuleCells]:
@@ -123,7 +124,7 @@ def searched(
     ), judges
 
 
-def _broken(rules: Sequence[Rule], cells: RuleCells) -> Bools:
+def broken_rules(rules: Sequence[Rule], cells: RuleCells) -> Bools:
     """Which rows (N,) break which rules (R,)."""
     out = np.zeros((len(cells), len(rules)), bool)
     for r, rule in enumerate(rules):
@@ -206,7 +207,7 @@ class Rules:
         """
         frame, _ = read_rows(new, self.check)
         cells = self.cells_of(frame)
-        broken, lines = _broken(self.rules, cells), list[list[Any]]()
+        broken, lines = broken_rules(self.rules, cells), list[list[Any]]()
         for i, r in np.argwhere(broken).tolist():
             rule = self.rules[r]
             names = list(dict.fromkeys(rule.columns))
@@ -229,7 +230,7 @@ class Rules:
         """
         rules = [parse(text, self._cells) for text in texts]
         return Rules(
-            judge(rules, self._cells), self.frame, self._cells, _broken(rules, self._cells)
+            judge(rules, self._cells), self.frame, self._cells, broken_rules(rules, self._cells)
         )
 
     def to_sql(self, name: str = "rules") -> str:

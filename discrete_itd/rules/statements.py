@@ -16,7 +16,7 @@ from discrete_itd.rules.cells import Floats, Ints, RuleCells
 from discrete_itd.rules.languages import Inexpressible, Language
 from discrete_itd.storage.values import AnyFloat, Like
 
-Scalar = bool | int | float | str
+PlainValue = bool | int | float | str
 # runs of characters of a format: a class or a character, and the least and the most of them
 Shapes = tuple[tuple[tuple[str, int, int], ...], ...]
 MOST_LISTED = 200  # values of a key that are listed in code
@@ -76,8 +76,8 @@ class Statement:
         """The keys that it consists of."""
         return ()
 
-    def fitted(self, cells: RuleCells) -> Statement:
-        """The statement with what it knows of values learned from other rows."""
+    def fitted(self, cells: RuleCells, least: int = 2) -> Statement:
+        """The statement with what it knows of values, each of ``least`` rows, learned from other rows."""
         return self
 
     def instead(self, cells: RuleCells, row: int) -> str:
@@ -432,12 +432,14 @@ class Key(Statement):
     column: Hashable
     known: Annotated[Ints, Like("int64", "K", "D")]
     values: Annotated[Ints, Like("int64", "K")]
-    levels: tuple[Sequence[Scalar], ...] = ()
+    levels: tuple[Sequence[PlainValue], ...] = ()
     kind = "key"
 
     @classmethod
-    def fit(cls, determinants: tuple[Hashable, ...], column: Hashable, cells: RuleCells) -> Key:
-        """The key by the rows of a table."""
+    def fit(
+        cls, determinants: tuple[Hashable, ...], column: Hashable, cells: RuleCells, least: int = 2
+    ) -> Key:
+        """The key by the rows of a table, of the values of the determinants that ``least`` rows have."""
         codes = np.stack([cells.codes_of(name) for name in (*determinants, column)], 1)
         codes = codes[(codes >= 0).all(1)]
         if not len(codes):
@@ -447,7 +449,7 @@ class Key(Statement):
         is_first = np.append(True, (triples[1:, :-1] != triples[:-1, :-1]).any(1))
         group = np.cumsum(is_first) - 1
         most = np.lexsort((triples[:, -1], -counts, group))[np.flatnonzero(is_first)]
-        often = np.bincount(group, counts) > 1
+        often = np.bincount(group, counts) >= least
         levels = tuple(cells.values_of(name) for name in (*determinants, column))
         return cls(
             determinants, column, triples[most, :-1][often], triples[most, -1][often], levels
@@ -469,8 +471,8 @@ class Key(Statement):
         if not is_shape or (self.codes < 0).any() or (self.codes >= sizes).any():
             raise ValueError(f"the key {self.text!r} has codes of no level")
 
-    def fitted(self, cells: RuleCells) -> Key:
-        return Key.fit(self.determinants, self.column, cells)
+    def fitted(self, cells: RuleCells, least: int = 2) -> Key:
+        return Key.fit(self.determinants, self.column, cells, least)
 
     @property
     def columns(self) -> tuple[Hashable, ...]:
@@ -560,8 +562,8 @@ class OneToOne(Statement):
     def consequent(self) -> Hashable:
         return self.columns[1]
 
-    def fitted(self, cells: RuleCells) -> OneToOne:
-        return OneToOne(self.there.fitted(cells), self.back.fitted(cells))
+    def fitted(self, cells: RuleCells, least: int = 2) -> OneToOne:
+        return OneToOne(self.there.fitted(cells, least), self.back.fitted(cells, least))
 
     def follows(self, cells: RuleCells) -> Floats:
         return np.fmin(self.there.follows(cells), self.back.follows(cells))

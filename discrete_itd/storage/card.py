@@ -18,14 +18,18 @@ import torch
 from discrete_itd.statistics import count, percent, plus_minus
 
 HEADING = "# Model card: "  # by which a card is known
+MOST_RULES = 10
 # no markup in any reading of Markdown, apart from links that readers make of bare addresses
 NO_MARKUP = re.compile(
     r"(?!.*www\.)[A-Za-z0-9 .,;%±+()=-]*(?:(?<=[A-Za-z0-9])_(?=[A-Za-z0-9])[A-Za-z0-9 .,;%±+()=-]*)*"
 )
 
 
-def model_card(estimator: Any, scorer: Any = None) -> str:
-    """The card of a fitted ``DiffusionDensity``, or of a detector with its ``Scorer`` and what is guaranteed of it."""
+def model_card(estimator: Any, scorer: Any = None, rules: Sequence[str] = ()) -> str:
+    """The card of a fitted ``DiffusionDensity``, or of a detector with its ``Scorer`` and what is guaranteed of it.
+
+    Of the ``rules`` that the rows of the fit obey the first are listed.
+    """
     from discrete_itd import __version__
 
     density = estimator if scorer is None else scorer.density
@@ -40,6 +44,9 @@ def model_card(estimator: Any, scorer: Any = None) -> str:
         names = ["candidate", "nats", "behind", "stderr", "fit_seconds", "share", "chosen"]
         candidates = table(model.candidates[names].round(3))
         sections["Candidates"] = ["Nats are per held-out row.", "", *candidates]
+    if rules:
+        more = [f"* and {len(rules) - MOST_RULES} more"] if len(rules) > MOST_RULES else []
+        sections["Rules"] = [*(f"* {code(text)}" for text in rules[:MOST_RULES]), *more]
     sections["Limits"] = [f"* {sentence}" for sentence in limits(model)]
     title = "density of the rows of a table"
     summary = (

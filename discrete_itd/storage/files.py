@@ -30,7 +30,7 @@ try:
 except ImportError:  # no such locks on this system
     fcntl = None
 
-FORMAT = 57
+FORMAT = 58
 KEY = "discrete_itd"
 DIGEST = "sha256"  # key, in a header, of the hash of its other entries and of the tensors
 CLASS = "class"  # the key under which data hold the name of a class

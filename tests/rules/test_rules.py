@@ -266,6 +266,25 @@ def test_cells_that_cannot_be_read_break_the_rules_on_their_values():
         assert said in [*found.table["sentence"]]
 
 
+@pytest.mark.parametrize("kind", ["int64", "float64", "bool", "Int64", "category", "object"])
+def test_property_text_of_numbers_and_truths_breaks_what_these_break(kind):
+    random = np.random.default_rng(0)
+    a, b = random.integers(0, 6, 600), np.array([100, 200, 50, 50, 100, 200])
+    frame = pd.DataFrame(
+        {"a": [f"a{i}" for i in a], "b": pd.Series(b[a] > 90 if kind == "bool" else b[a])}
+    )
+    rules = find_rules(frame.astype({"b": kind})).judge(
+        "a determines b", "if a = a2: b in {50, false}"
+    )
+    new = frame[:40].astype(object)
+    new.loc[3, "b"] = frame.loc[frame["b"] != frame.loc[3, "b"], "b"].iloc[0]
+    as_text = new.astype({"b": str})
+    expected = rules.check(new.astype({"b": kind})).mask
+    assert expected[3]
+    for table in (new, as_text):
+        assert rules.check(table).mask.equals(expected)
+
+
 def test_a_key_of_a_column_that_is_constant_where_it_speaks_is_none():
     random = np.random.default_rng(0)
     sex, n = random.choice(["f", "m"], 3000, p=[0.4, 0.6]), 3000

@@ -1,0 +1,105 @@
+"""Rules that a detector keeps: a broken one is the first reason, in files, on the card and on the page."""
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from discrete_itd import DiffusionOutlierDetector, report
+from discrete_itd.detection.detector import rules_of
+from discrete_itd.encoders import TableEncoder
+from discrete_itd.rules.kept import KeptRules
+from discrete_itd.rules.statements import Rule
+from tests.rules.test_rules import PLANTED, shop
+
+pytestmark = pytest.mark.single_precision
+BROKEN = {
+    "plz determines town": ("town", "town 9"),
+    "ordered ≤ sent": ("sent", pd.Timestamp("2020-01-01")),
+    "0 ≤ hour ≤ 23": ("hour", 24),
+    "weight is a multiple of 0.5": ("weight", 0.75),
+    "size and colour determine price": ("price", "p99"),
+    "gross = (1 + vat / 100) × net": ("gross", 1.23),
+}
+
+
+@pytest.fixture(scope="module")
+def detector():
+    detector = DiffusionOutlierDetector(denoiser="bayes_net", random_state=0)
+    return detector.fit(shop().drop(columns="id"))
+
+
+def broken_rows():
+    new = shop(seed=3, n=6).drop(columns="id")
+    new["order"], new["plz"], new["town"] = np.arange(6), "10000", "town 0"
+    new["status"], new["sent"] = "done", new["ordered"]
+    for i, (column, value) in enumerate(BROKEN.values()):
+        new.loc[i, column] = value
+    return new
+
+
+def test_a_broken_rule_is_the_first_reason(detector):
+    lines = detector.reasons(broken_rows(), k=1)
+    assert lines["rule"].tolist() == [*BROKEN]
+    assert lines["column"].tolist() == [column for column, _ in BROKEN.values()]
+    assert "but town = town 0 where plz = 10000" in lines["sentence"][0]
+
+
+def test_fewer_reasons_are_the_first_of_more(detector):
+    table = pd.concat([broken_rows(), shop(seed=5, n=40).drop(columns="id")], ignore_index=True)
+    more = detector.reasons(table, k=3)
+    first = more[more["rank"] == 1].reset_index(drop=True)
+    pd.testing.assert_frame_equal(detector.reasons(table, k=1), first)
+
+
+def test_columns_that_are_given_are_never_to_blame():
+    frame = shop()[["plz", "town", "hour"]]
+    detector = DiffusionOutlierDetector(denoiser="bayes_net", given="plz", random_state=0)
+    new = pd.DataFrame({"plz": ["10000"], "town": ["town 9"], "hour": [3]})
+    lines = detector.fit(frame).reasons(new)
+    assert lines["column"].tolist()[:1] == ["town"]
+    assert lines["rule"].tolist()[:1] == ["plz determines town"]
+
+
+def test_rules_are_listed_in_files_on_the_card_and_on_the_page(detector, tmp_path):
+    rules = rules_of(detector)
+    assert {*rules} >= PLANTED - {"id is unique", "id matches [A-Z][0-9]{5}"}
+    detector.save(tmp_path / "d.safetensors")
+    again = DiffusionOutlierDetector.load(tmp_path / "d.safetensors")
+    assert rules_of(again) == rules
+    table = broken_rows()
+    pd.testing.assert_frame_equal(again.reasons(table), detector.reasons(table))
+    card = detector.model_card()
+    assert f"* `{rules[0]}`" in card
+    assert f"and {len(rules) - 10} more" in card
+    page = re.sub("<[^>]*>", "", report(detector, table))
+    assert "What the rows of the fit obey" in page
+    assert "town breaks plz determines town" in page
+
+
+def test_a_kept_key_knows_no_value_of_fewer_than_five_rows():
+    frame = pd.DataFrame({"a": [f"a{i // 8}" for i in range(400)]})
+    frame["b"] = frame["a"].map(lambda a: f"b{int(a[1:]) // 2}")
+    frame = pd.concat([frame, pd.DataFrame({"a": ["rare"] * 4, "b": ["secret"] * 4})])
+    rules = KeptRules.find(frame, TableEncoder.infer(frame).schema, [])
+    levels = [v for one in rules.judged for key in one.rule.statement.keys for v in key.levels]
+    assert any("a1" in values for values in levels)
+    assert not any({"rare", "secret"} & {*values} for values in levels)
+
+
+def test_damaged_keys_are_refused(detector):
+    kept = detector._rules
+    (i, one), *_ = [(i, j) for i, j in enumerate(kept.judged) if j.rule.statement.keys]
+    key = one.rule.statement.keys[0]
+    for wrong in (
+        replace(key, values=key.values + 10**6),
+        replace(key, known=key.known - 10**6),
+        replace(key, levels=key.levels[:1]),
+    ):
+        judged = (*kept.judged[:i], replace(one, rule=Rule(wrong)), *kept.judged[i + 1 :])
+        with pytest.raises(ValueError, match="codes of no level"):
+            replace(kept, judged=judged)
+    with pytest.raises(ValueError, match="bound"):
+        replace(kept, bound=0.0)
