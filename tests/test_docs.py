@@ -238,6 +238,32 @@ def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
     assert "<!doctype html>" in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.filterwarnings("ignore:outside the range", "ignore:module 'sre_constants' is deprecated")
+def test_the_guide_checks_inliers_by_pandera_and_great_expectations():
+    """The rows that fail are those of small p-values, of which a batch may have three in a hundred."""
+    pytest.importorskip("pandera")
+    pytest.importorskip("great_expectations")
+    text = (ROOT / "discrete_itd" / "guide" / "what_else.md").read_text()
+    block = next(b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "pandera" in b)
+    random = np.random.default_rng(0)
+
+    def rows(n):
+        a = random.integers(3, size=n)
+        b = np.where(random.random(n) < 0.9, a, random.integers(3, size=n))
+        return pd.DataFrame({"a": a, "b": b, "n": random.normal(a)}).astype({"a": str, "b": str})
+
+    given = {"old": rows(600), "DiffusionOutlierDetector": discrete_itd.DiffusionOutlierDetector}
+    for n_wrong in (0, 3, 40):
+        batch = rows(200).set_axis(np.arange(200) + 1000)
+        batch.iloc[:n_wrong, 2] = 9.0
+        names = given | {"batch": batch}
+        exec(block, names)
+        fails = names["detector"].p_values(batch) <= 0.01
+        assert fails[:n_wrong].all()
+        assert names["result"].success == (fails.mean() <= 0.03) == (n_wrong < 40)
+        assert set(names["odd"]["row"] if fails.any() else ()) == set(batch.index[fails])
+
+
 def test_the_guide_compares_a_turnover_with_the_last_ones_of_its_group():
     """By a loop over rows, blind to later ones; in two shops whose levels cross."""
     text = (ROOT / "discrete_itd" / "guide" / "anomalies.md").read_text()
