@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from discrete_itd.images.density import ImageDensity
     from discrete_itd.reporting.fidelity import compare_tables
     from discrete_itd.reporting.graph import find_graph
+    from discrete_itd.reporting.near_rows import find_near_rows
     from discrete_itd.reporting.page import report
     from discrete_itd.rules.rules import find_rules
 
@@ -57,6 +58,7 @@ __all__ = [
     "datasets",
     "find_errors",
     "find_graph",
+    "find_near_rows",
     "find_outliers",
     "find_rules",
     "recipes",
@@ -72,6 +74,7 @@ _HOMES = {
     "compare_tables": "reporting.fidelity",
     "find_errors": "cells.errors",
     "find_graph": "reporting.graph",
+    "find_near_rows": "reporting.near_rows",
     "find_outliers": "detection.outliers",
     "find_rules": "rules.rules",
     "repair_errors": "cells.repair",

@@ -238,7 +238,9 @@ def test_the_python_examples_run(capsys, tmp_path, monkeypatch):
     assert "<!doctype html>" in (tmp_path / "report.html").read_text()
 
 
-@pytest.mark.filterwarnings("ignore:outside the range", "ignore:module 'sre_constants' is deprecated")
+@pytest.mark.filterwarnings(
+    "ignore:outside the range", "ignore:module 'sre_constants' is deprecated"
+)
 def test_the_guide_checks_inliers_by_pandera_and_great_expectations():
     """The rows that fail are those of small p-values, of which a batch may have three in a hundred."""
     pytest.importorskip("pandera")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -106,25 +106,9 @@ def compare_tables(
     ('safety', 'class')
     """
     random = np.random.default_rng(seed_of(random_state))
-    frames = {"real": real, "drawn": drawn, "others": others}
-    frames = {k: read_rows(X, compare_tables)[0] for k, X in frames.items() if X is not None}
-    names = [*frames["drawn"]]
-    for table, frame in frames.items():
-        if len(frame) < MIN_ROWS:
-            raise ValueError(f"{table} has {len(frame)} rows; a comparison needs {MIN_ROWS}")
-        for name in names:
-            if name not in frame:
-                raise ValueError(f"column {name!r}: of drawn, {table} lacks it")
-    whole = pd.concat([f.loc[:, names] for f in frames.values()], ignore_index=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the fit of the model has warned of the columns
-        encoder = TableEncoder.fit(whole, leave_out=True)
-        x = encoder.readable(whole)[0].x
-    nominal = np.array([not column.is_ordered for column in encoder.schema])
-    for j in np.flatnonzero(nominal):  # the most frequent category is 0
-        is_known = ~np.isnan(x[:, j])
-        level, rows = np.unique(x[is_known, j], return_inverse=True, return_counts=True)[1:]
-        x[is_known, j] = rankdata(-rows, method="ordinal")[level] - 1
+    tables = {"real": real, "drawn": drawn, "others": others}
+    tables = {name: X for name, X in tables.items() if X is not None}
+    frames, x, nominal, names = encoded_tables(tables, compare_tables)
     ends = np.cumsum([len(f) for f in frames.values()])[:-1]
     known, *asked = np.split(distinct(x)[1], ends)  # equal rows have one number
     repeats = [np.isin(rows, known).mean() for rows in asked]
@@ -135,7 +119,7 @@ def compare_tables(
     unseen = random.permutation(unseen[0])[:MOST_TABLE_ROWS]
     n = min(len(x_drawn), len(x_real), MOST_TABLE_ROWS)
     both = [random.permutation(rows)[:n] for rows in (x_drawn, x_real)]
-    columns, pairs = _distances(unseen, both, nominal, encoder.names)
+    columns, pairs = _distances(unseen, both, nominal, names)
     auc, error = zip(*(_recognised(unseen, rows, nominal, random) for rows in both), strict=True)
     lines: dict[str, Any] = {"AUC": auc, "standard error of AUC": error}
     for what, table in {"a column": columns, "two columns": pairs}.items():
@@ -149,6 +133,35 @@ def compare_tables(
     heads = ["drawn rows", "real rows"]
     table = [np.asarray(line, dtype=float) for line in lines.values()]
     return TableComparison(pd.DataFrame(table, [*lines], heads), columns, pairs)
+
+
+def encoded_tables(
+    tables: Mapping[str, Any], reader: Callable[..., Any]
+) -> tuple[dict[str, pd.DataFrame], np.ndarray, np.ndarray, list[Hashable]]:
+    """Tables of the same columns as frames, and one below the other as codes and numbers (N, C), NaN where missing.
+
+    Also which columns are nominal, (C,), with the most frequent category as 0, and their names. Columns are those of
+    the table "drawn", without identifiers and free text. ``reader`` is the function that has been called.
+    """
+    frames = {name: read_rows(X, reader)[0] for name, X in tables.items()}
+    names = [*frames["drawn"]]
+    for table, frame in frames.items():
+        if len(frame) < MIN_ROWS:
+            raise ValueError(f"{table} has {len(frame)} rows; a comparison needs {MIN_ROWS}")
+        for name in names:
+            if name not in frame:
+                raise ValueError(f"column {name!r}: of drawn, {table} lacks it")
+    whole = pd.concat([f.loc[:, names] for f in frames.values()], ignore_index=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the fit of the model has warned of the columns
+        encoder = TableEncoder.fit(whole, leave_out=True)
+        x = encoder.readable(whole)[0].x
+    nominal = np.array([not column.is_ordered for column in encoder.schema])
+    for j in np.flatnonzero(nominal):
+        is_known = ~np.isnan(x[:, j])
+        level, rows = np.unique(x[is_known, j], return_inverse=True, return_counts=True)[1:]
+        x[is_known, j] = rankdata(-rows, method="ordinal")[level] - 1
+    return frames, x, nominal, encoder.names
 
 
 def _recognised(

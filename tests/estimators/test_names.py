@@ -12,7 +12,8 @@ pytestmark = pytest.mark.single_precision
 def test_public_names():
     assert discrete_itd.__all__ == [
         "DiffusionDensity", "DiffusionOutlierDetector", "DriftWatch", "ImageDensity", "compare_tables", "datasets",
-        "find_errors", "find_graph", "find_outliers", "find_rules", "recipes", "repair_errors", "report",
+        "find_errors", "find_graph", "find_near_rows", "find_outliers", "find_rules", "recipes",
+        "repair_errors", "report",
     ]  # fmt: skip
     for name in discrete_itd.__all__:
         assert getattr(discrete_itd, name) is getattr(discrete_itd, name)
