@@ -3,10 +3,10 @@
     python -m tests.benchmarks.near
     python -m tests.benchmarks.near --rows 2000 --denoisers forest
 
-Models are fitted to random rows of adult, which comes with the package, and as many rows are drawn. Printed is the share
-of drawn rows with a p-value of at most .01 and .1, which of strangers is .01 and .1: of rows drawn by each model; of other
-real rows; of training rows in which three random cells are those of another row; and of training rows themselves. Then
-the CPU-seconds of ``find_near_rows``.
+Models are fitted to random rows of adult, which comes with the package, and as many rows are drawn. Printed is the
+share of drawn rows with a p-value of at most .01 and .1, which of strangers is .01 and .1: of rows drawn by each model;
+of other real rows; of training rows in which three random cells are those of another row; and of training rows
+themselves. Then the CPU-seconds of ``find_near_rows``.
 """
 
 from __future__ import annotations
