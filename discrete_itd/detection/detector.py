@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self, cast
@@ -127,7 +126,8 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
     denoiser : str or Recipe, optional
         Denoiser of a density with defaults otherwise, in place of ``density``.
     random_state : int, RandomState or None, default=None
-        Seed of the fit if ``density`` has no seed of its own. The division of rows depends on their positions alone.
+        Seed of the fit if ``density`` has no seed of its own. The division of rows is random, but the same for the same
+        rows, in whatever order they are.
 
     Attributes
     ----------
@@ -253,14 +253,11 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         rate = self.false_alarm_rate if share is None else share
         least = max(FEWEST_SCORED, math.ceil(1 / rate))
         with fit_progress(max_time, DENSITY_SHARE) as watched:
-            parts = division.divide(X, self, fraction=fraction, seed=seed, groups=groups)
-            if fraction is not None:
-                with collected(), warnings.catch_warnings():
-                    # rows in which copies differ are what a detector looks for
-                    warnings.filterwarnings("ignore", "columns that are copies")
-                    schema = parts.schema or division.schema_of(parts.table, density)
-                    positions(self.given, schema)  # raises before a long fit
-                    rows = Part(division.take(parts.table, parts.train), schema)
+            with collected():
+                parts = division.divide(X, self, fraction=fraction, seed=seed, groups=groups)
+                if parts.schema is not None:
+                    positions(self.given, parts.schema)  # raises before a long fit
+                    rows = Part(division.take(parts.table, parts.train), parts.schema)
                     density.fit(rows, groups=parts.groups)
             with stage("calibrating"):
                 given = positions(self.given, density.encoder_)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from sklearn.frozen import FrozenEstimator
 
 from discrete_itd.channel.noise import row_hashes
-from discrete_itd.encoders import TableEncoder
+from discrete_itd.encoders import Column, TableEncoder
 from discrete_itd.estimators import DiffusionDensity
 from discrete_itd.models.auto import recipe
 from discrete_itd.models.held_out import (
@@ -19,6 +21,7 @@ from discrete_itd.models.held_out import (
     check_groups,
     count_units,
     hold_out,
+    in_order_of_content,
     infer_schema,
     one_of_each,
 )
@@ -34,7 +37,7 @@ class Division(NamedTuple):
     ``table`` are all rows, or a sample of a stream. ``held``, ``rest`` and ``train`` are positions in it: of the
     calibration rows, one of each group, in the order of the table; of the others, in random order; and of the training
     rows, in the order of the table. ``groups`` are the numbers of the groups of the training rows, None if each row is
-    one by itself. ``schema`` is that of a table of which these are some rows; None if it is these rows'.
+    one by itself. ``schema`` is that of the table, or of one of which these are some rows; None if nothing is trained.
     """
 
     table: Any
@@ -72,10 +75,15 @@ def schema_of(table: Any, density: DiffusionDensity) -> TableEncoder:
     return infer_schema(frame, density, is_frame=is_frame)
 
 
+def encoded(frame: pd.DataFrame, schema: TableEncoder) -> tuple[np.ndarray, Sequence[Column]]:
+    """The rows (N, C') of a table as its own schema encodes them, and the columns."""
+    return schema.readable(schema.named(frame))[0].x, schema.schema
+
+
 def divide(
     X: Any, estimator: Any, *, fraction: float | None, seed: int, groups: Any = None
 ) -> Division:
-    """Divide the rows of a table or stream at random, by their positions alone.
+    """Divide the rows of a table or stream at random, whatever their order.
 
     ``seed`` samples a stream. ``fraction`` of the rows, at most ``MOST_HELD``, are calibration rows; None if the
     density is fitted already: then all are. ``groups`` (N,), labels of what each row belongs to, are not for streams. A
@@ -89,14 +97,19 @@ def divide(
     none, n = np.zeros(0, dtype=np.int64), count_units(len(frame), units)
     if fraction is None:
         held = one_of_each(hold_out(len(frame), units, n)[0], units)
-        return Division(table, held, none, none, None, schema)
+        return Division(table, held, none, none, None, None)
     n_held = min(MOST_HELD, round(fraction * n))
     if fraction and n > 2:
         n_held = min(max(1, n_held), n - 2)  # the density needs two rows, to hold out one
     elif fraction and n == 2:
         n_held, what = 0, "rows" if units is None else "groups"
         warn(f"two {what} leave none to calibrate on: no p-values")
-    held, rest = hold_out(len(frame), units, n_held)
+    with warnings.catch_warnings():
+        # rows in which copies differ are what a detector looks for
+        warnings.filterwarnings("ignore", "columns that are copies")
+        schema = schema or schema_of(table, estimator.density or DiffusionDensity())
+    order, numbers = in_order_of_content(*encoded(frame, schema), units)
+    held, rest = (order[part] for part in hold_out(len(frame), numbers, n_held))
     held, train = one_of_each(held, units), np.sort(rest)
     units = None if units is None else units[train]
     return Division(table, held, rest, train, units, schema)

@@ -14,10 +14,17 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
 
-from discrete_itd.detection.division import check_density, schema_of, take
+from discrete_itd.detection.division import check_density, encoded, schema_of, take
 from discrete_itd.encoders import Rows
 from discrete_itd.estimators import DiffusionDensity
-from discrete_itd.models.held_out import Ints, Part, check_groups, count_units
+from discrete_itd.models.held_out import (
+    DIVISION_SEED,
+    Ints,
+    Part,
+    check_groups,
+    count_units,
+    in_order_of_content,
+)
 from discrete_itd.progress import fit_progress
 from discrete_itd.reading.frames import read_rows
 from discrete_itd.validation import seed_of
@@ -53,9 +60,11 @@ def out_of_fold(detector: DiffusionOutlierDetector, X: Any, groups: Any = None) 
         what = "rows" if units is None else "groups"
         raise ValueError(f"at least three {what} are needed, to leave one out, got n_samples={n}")
     n_folds = min(FOLDS, n)
-    place = np.random.RandomState(seed).permutation(n) % n_folds
-    place = place if units is None else place[units]
-    schema, folds = None, []
+    schema = schema_of(table, detector.density or DiffusionDensity())
+    order, numbers = in_order_of_content(*encoded(frame, schema), units)
+    fold_of = np.random.RandomState(DIVISION_SEED).permutation(n) % n_folds
+    place, folds = np.empty(len(frame), np.int64), []
+    place[order] = fold_of if numbers is None else fold_of[numbers]
     with fit_progress(getattr(detector.density, "max_time", None)) as watched:
         for i in range(n_folds):
             watched.share = (i + 0.9) / n_folds
@@ -65,7 +74,6 @@ def out_of_fold(detector: DiffusionOutlierDetector, X: Any, groups: Any = None) 
             with warnings.catch_warnings():
                 if folds:
                     warnings.simplefilter("ignore")
-                schema = schema or schema_of(table, detector.density or DiffusionDensity())
                 rows = Part(take(table, rest), schema)
                 one.fit(rows, groups=None if units is None else units[rest])
                 rows = one.density_.rows(take(table, at)).labelled(frame.index[at])

@@ -8,7 +8,7 @@ If groups are exchangeable (independent draws of customers, say), then the held-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Mapping, Set
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -22,7 +22,7 @@ from torch import Tensor
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.denoisers import Denoiser, MarginalDenoiser
 from discrete_itd.denoisers.following import following
-from discrete_itd.encoders import TableEncoder
+from discrete_itd.encoders import Column, TableEncoder
 from discrete_itd.encoders.following import RelatedCells
 from discrete_itd.progress import stage
 from discrete_itd.reading.frames import in_memory, is_polars, read_rows
@@ -32,8 +32,9 @@ Made = TypeVar("Made")
 Ints = NDArray[np.int64]
 
 
-# Seed of every division of rows, that of random_state=0. A fit's own seed is that of networks alone: half of what two
-# seeds differed by were other rows ("Other seeds" in RESULTS.md).
+# Seed of every division of rows, that of random_state=0, in the order of their content. A fit's own seed is that of
+# networks alone: half of what two seeds, and all that two orders of rows differed by were other rows ("Other seeds" in
+# RESULTS.md).
 DIVISION_SEED = seed_of(0)
 
 
@@ -81,6 +82,41 @@ def hold_out(
     chosen = random.permutation(numbers.max() + 1)[:n_held]
     held = np.isin(numbers, chosen)[order]
     return order[held], order[~held]
+
+
+def in_order_of_content(
+    x: NDArray[np.float64], schema: Sequence[Column], units: Ints | None = None
+) -> tuple[Ints, Ints | None]:
+    """Positions (N,) of encoded rows x (N, C') in an order that depends on what they hold, not on where they stand.
+
+    And the groups of the rows in that order, numbered as they come. Of a cell counts how many cells of its column are
+    at most as large, or, without an order, equal; then which rows these are, and which column it is, by the same counts
+    (the refinement of colours of Weisfeiler and Leman, 1968). So neither units nor names of levels, nor the order of
+    the columns, matter. Rows that all this does not tell apart keep their order.
+    """
+    columns, keys = [], np.zeros(len(x), np.uint64)
+    for j, cells in enumerate(x.T):
+        _, where, counts = np.unique(cells, return_inverse=True, return_counts=True)
+        is_ordered = j < len(schema) and schema[j].codec.is_ordered
+        colours = mixed(np.cumsum(counts) if is_ordered else counts)
+        columns.append((where, colours))
+        keys += colours[where]
+    refined = np.zeros(len(x), np.uint64)
+    for where, colours in columns:
+        rows_of_value = np.zeros_like(colours)
+        np.add.at(rows_of_value, where, keys)
+        colours = mixed(colours + rows_of_value)
+        refined += mixed(colours + colours.sum())[where]
+    order = np.argsort(refined, kind="stable")
+    return order, None if units is None else pd.factorize(units[order])[0]
+
+
+def mixed(numbers: np.ndarray) -> NDArray[np.uint64]:
+    """A 64-bit hash of each whole number, by the finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014)."""
+    hashes = numbers.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        hashes = (hashes ^ (hashes >> np.uint64(shift))) * np.uint64(factor)
+    return hashes ^ (hashes >> np.uint64(31))
 
 
 def count_units(n_rows: int, units: Ints | None) -> int:
@@ -255,6 +291,8 @@ def _divided(
         what = "rows" if units is None else "groups of rows"
         raise ValueError(f"at least two {what} with a cell that is not missing are needed")
     n_valid = min(max(1, round(share * n)), n - 1, 20_000)  # every candidate is judged on them
+    order, units = in_order_of_content(x.numpy(), encoder.schema, units)
+    x = x[torch.from_numpy(order)]
     division = hold_out(len(x), units, n_valid)
     x_valid, x = (x[torch.from_numpy(part)].to(device) for part in division)
     book, unseen = encoder.codebook().to(device), encoder.unseen_counts

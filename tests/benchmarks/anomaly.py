@@ -4,6 +4,7 @@
     python -m tests.benchmarks.anomaly numeric glass Wilt --methods ours kNN --max-time 30
     python -m tests.benchmarks.anomaly numeric --split first
     python -m tests.benchmarks.anomaly numeric --ofa FOLDER
+    python -m tests.benchmarks.anomaly numeric --adbench FOLDER
     python -m tests.benchmarks.anomaly categorical --cached        # print what earlier runs left, measure nothing
     python -m tests.benchmarks.anomaly categorical mushroom --quick
 
@@ -21,6 +22,9 @@ With ``--ofa``, the numeric tables are those in a folder (``Data`` of github.com
 OFA-TAD (ICML 2026, arXiv:2603.14407) was tested: 29 of its 34 targets, for five are not with the others there. Train
 and test rows are its own, the first half of the normal rows in file order and all others, but of the four tables of
 more than 12 000 rows (campaign, cover, donors, shuttle). Beside ours stands what was published there.
+
+With ``--adbench``, they are those in a folder (``adbench/datasets/Classical`` of github.com/Minqi824/ADBench,
+arXiv:2206.09426), by random halves.
 
 Peers have their default parameters; kNN and LOF keep at most 20 000 training rows. ECOD and COPOD rank a test row
 among training and test rows together, which is how PyOD has them.
@@ -109,8 +113,9 @@ def main() -> None:
     kind = options.kind
     names_of, load = data.categorical_names, data.load_categorical
     if kind == "numeric":
-        names_of = partial(data.numeric_names, options.ofa)
-        load = partial(data.load_numeric, folder=options.ofa)
+        folder = options.ofa or options.adbench
+        names_of = partial(data.numeric_names, folder)
+        load = partial(data.load_numeric, folder=folder)
     names = options.tables or names_of()
     if not names:
         print(f"skipped: no {kind} tables with anomalies (see tests/benchmarks/data.py)")
@@ -158,12 +163,14 @@ def _options() -> argparse.Namespace:
         help="numeric: which half to train on",
     )
     parser.add_argument("--ofa", metavar="FOLDER", type=Path, help="numeric: OFA-TAD's tables")
+    parser.add_argument("--adbench", metavar="FOLDER", type=Path, help="numeric: ADBench's tables")
     parser.add_argument("--cached", action="store_true", help="measure nothing")
     parser.add_argument("--fresh", action="store_true", help="forget the results of earlier runs")
     parser.add_argument("--quick", action="store_true", help="a few steps of ours, few rows")
     options = parser.parse_args()
-    options.seeds = options.seeds or ([0] if options.ofa else SEEDS[options.kind])
-    options.methods = options.methods or (OFA_METHODS if options.ofa else METHODS[options.kind])
+    of_others = options.ofa or options.adbench
+    options.seeds = options.seeds or ([0] if of_others else SEEDS[options.kind])
+    options.methods = options.methods or (OFA_METHODS if of_others else METHODS[options.kind])
     return options
 
 
@@ -196,7 +203,15 @@ def _measure(
     """The results of one method on one table, by seed, from the cache as far as they are there."""
     file = f"anomaly/{options.kind}-{name}-{_slug(method, options)}"
     file += "-quick" if options.quick and method != "ours" else ""
-    file += "-ofa" if options.ofa else "-first" if options.split == "first" else ""
+    file += (
+        "-ofa"
+        if options.ofa
+        else "-adbench"
+        if options.adbench
+        else "-first"
+        if options.split == "first"
+        else ""
+    )
     known = {} if options.fresh or options.quick else kept(file)
     for seed in options.seeds:
         if str(seed) in known or options.cached:

@@ -183,9 +183,14 @@ def thirds(frame: pd.DataFrame, odd: NDArray[np.bool_], seed: int) -> Anomalies:
     return Anomalies(*parts, odd[test])
 
 
+def names_of(folder: Path) -> list[str]:
+    """Return the names of the tables in a folder of archives, in their order."""
+    return sorted(file.stem for file in folder.glob("*.npz"))
+
+
 def odd_names(folder: Path | None = None) -> list[str]:
     """Return the tables of OddBench that are there, by name; of another folder, those that may be read."""
-    names = sorted(file.stem for file in (folder or shared_folder("anomaly_odd")).glob("*.npz"))
+    names = names_of(folder or shared_folder("anomaly_odd"))
     listed = shared_folder("odd_open.txt")
     if folder is None or not listed.is_file():
         return names

@@ -6,6 +6,7 @@
     python -m tests.benchmarks.odd --dirty 0.01 0.05 0.1 0.2
     python -m tests.benchmarks.odd --in-hand 0.01 0.05 --all FOLDER --every 24 --most-rows 1500
     python -m tests.benchmarks.odd --all FOLDER
+    python -m tests.benchmarks.odd --ovr FOLDER --every 5 --most-rows 6000
 
 Sixty tables drawn at random from OddBench (github.com/psorus/Outformer, arXiv:2602.03018), divided as published there:
 inliers to train on, inliers and anomalies to test on. ``--deciding`` are every tenth by name, on which choices may be
@@ -35,8 +36,11 @@ scikit-learn's gradient boosting, and a row's score is the sum of its surprisals
 "TaskBridge" (2026, Table 4), 31 methods on 790 tables of the same source, as published; these are other tables, so
 that what can be compared is how far a method is ahead of nearest neighbours.
 
-Results are kept in ``.cache/odd`` as they come: a command that was stopped goes on where it was. With ``--cached``,
-nothing is measured, and methods of which nothing is kept are left out.
+With ``--ovr``, the same of OvRBench (``benchmarks/ovrbench`` of that repository: data sets of classification, one class
+of which is normal), nothing of which has decided anything here.
+
+Results are kept in ``.cache/odd`` and ``.cache/ovr`` as they come: a command that was stopped goes on where it was.
+With ``--cached``, nothing is measured, and methods of which nothing is kept are left out.
 """
 
 from __future__ import annotations
@@ -99,6 +103,7 @@ def main() -> None:
     parser.add_argument("tables", nargs="*", help="all of them by default")
     parser.add_argument("--deciding", action="store_true", help="every tenth table")
     parser.add_argument("--all", metavar="FOLDER", type=Path, help="every table of a folder")
+    parser.add_argument("--ovr", metavar="FOLDER", type=Path, help="every table of OvRBench")
     parser.add_argument("--every", type=int, default=1, help="read every n-th table, by name")
     parser.add_argument("--jobs", type=int, default=cpu_count(), help="processes, with --all")
     parser.add_argument("--methods", nargs="+", choices=[*METHODS, IN_SAMPLE])
@@ -108,16 +113,18 @@ def main() -> None:
     parser.add_argument("--label", default="", help="of this version of ours, in the cache")
     parser.add_argument("--cached", action="store_true", help="measure nothing")
     options = parser.parse_args()
-    names = options.tables or data.odd_names(options.all)[:: options.every]
+    folder = options.all or options.ovr
+    every = data.names_of(options.ovr) if options.ovr else data.odd_names(options.all)
+    names = options.tables or every[:: options.every]
     if options.most_rows:
-        n_rows = {name: len(data.load_odd(name, options.all).train) for name in names}
+        n_rows = {name: len(data.load_odd(name, folder).train) for name in names}
         names = [name for name in names if n_rows[name] <= options.most_rows]
     if not names:
         print("skipped: no tables of OddBench (see tests/benchmarks/data.py)")
         return
     names = names[::EVERY] if options.deciding else names
     print(machine(), flush=True)
-    usual = OF_HAND if options.in_hand else OF_ALL if options.all else METHODS
+    usual = OF_HAND if options.in_hand else OF_ALL if folder else METHODS
     methods = options.methods or usual
     if not available("pyod"):
         methods = [m for m in methods if m not in detectors.PYOD]
@@ -147,7 +154,7 @@ def of_tables(
     names: list[str], methods: list[str], share: float, options: argparse.Namespace
 ) -> dict[str, dict[str, dict[str, float]]]:
     """The results of the methods on the tables; of all tables of a folder by a process a core."""
-    if not options.all or options.cached:
+    if not (options.all or options.ovr) or options.cached:
         return {name: measured(name, methods, share, options) for name in names}
     results = {}
     with ProcessPoolExecutor(
@@ -167,14 +174,14 @@ def measured(
 ) -> dict[str, dict[str, float]]:
     """The results of the methods on one table, from the cache as far as they are there."""
     kind = "in-hand" if options.in_hand else "dirty"
-    file = f"odd/{name}" + (f"-{kind}-{share:g}" if share else "")
+    file = f"{'ovr' if options.ovr else 'odd'}/{name}" + (f"-{kind}-{share:g}" if share else "")
     known, rows = kept(file), None
     for method in methods:
         ours = (method in METHODS and method not in PEERS) or method in (NOT_TOLD, IN_SAMPLE)
         key = f"{method}-{options.label}" if ours and options.label else method
         if key not in known and not options.cached:
             if rows is None:
-                divided = data.load_odd(name, options.all)
+                divided = data.load_odd(name, options.all or options.ovr)
                 rows = dirtied(divided, share)
                 if options.in_hand:
                     is_odd = np.arange(len(rows.train)) >= len(divided.train)

@@ -5,7 +5,8 @@
     python -m tests.benchmarks.views --stable       # of every sixth of OddBench, three seeds and three orders of rows
 
 A detector is fitted once a table and seed, and scores the test rows with the distances of
-:mod:`discrete_itd.detection.distances` and without; "kNN4" are nearest neighbours in four scalings (``detectors.py``).
+:mod:`discrete_itd.detection.distances` and without; "plain nats" are minus the log-probabilities of the same models,
+which (12) damps where they are usual; "kNN4" are nearest neighbours in four scalings (``detectors.py``).
 Tables are divided as in ``anomaly.py`` (random halves, thirds) and ``odd.py``; "planted" are the generated, fresh and
 messy ones of ``tomorrow.py``, without neighbours: raw tables of mixed columns with wrong cells. AUROC and average
 precision are multiplied by 100, with standard errors over tables of the differences. Results are kept in
@@ -29,7 +30,7 @@ from tests.benchmarks import data, detectors, tomorrow
 from tests.benchmarks.tables import keep, kept, machine, markdown, mean_and_error
 
 KINDS = ("numeric", "categorical", "odd", "planted")
-SCORES = ("ours", "without distances", "kNN4")
+SCORES = ("ours", "without distances", "plain nats", "kNN4")
 MOST_STABLE = 3000  # training rows of the tables that are fitted five times
 
 
@@ -147,6 +148,7 @@ def measured(kind: str, name: str, seed: int) -> dict[str, list[float]]:
         return {}
     model._scorer = replace(model._scorer, distances=None)
     scores["without distances"] = -model.score_samples(rows.test)
+    scores["plain nats"] = plain_nats(model, rows.test)
     if encoded is not None:
         neighbours = detectors.neighbours_in_scalings(*encoded, seed, detectors.NEIGHBOURS)
         scores["kNN4"] = neighbours.scores
@@ -160,6 +162,13 @@ def measured(kind: str, name: str, seed: int) -> dict[str, list[float]]:
     }
     keep(f"views/{kind}-{name}", str(seed), found)
     return found
+
+
+def plain_nats(model: DiffusionOutlierDetector, test: pd.DataFrame) -> np.ndarray:
+    """The nats of the rows (N,) under the models of a detector's score, by their shares."""
+    shares, models = zip(*model._scorer.models, strict=True)
+    nats = model._scorer._nats(model.density_.rows(test), *models)
+    return np.sum([s * np.nansum(n, 1) for s, n in zip(shares, nats, strict=True)], 0)
 
 
 if __name__ == "__main__":

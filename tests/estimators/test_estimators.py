@@ -16,6 +16,7 @@ from sklearn.utils.estimator_checks import estimator_checks_generator, parametri
 from discrete_itd import DiffusionDensity
 from discrete_itd.channel import CoordinateSchedule
 from discrete_itd.encoders.rows import RowEstimate
+from discrete_itd.models.held_out import hold_out, in_order_of_content
 from discrete_itd.recipes import Network
 from discrete_itd.storage.files import FORMAT
 
@@ -134,8 +135,8 @@ def test_untrained_is_independent_columns():
     np.testing.assert_allclose(estimate.log_prob, marginals, rtol=1e-5)
     np.testing.assert_allclose(estimate.stderr, 0.0, atol=1e-5)
     # by hand: counts of the rows trained on, plus one half for every category and for the unseen one
-    order = np.random.RandomState(model.model_.seed)
-    rows = X.iloc[order.permutation(len(X))[30:]]
+    order, _ = in_order_of_content(model.encoder_.transform(X).x, model.encoder_.schema)
+    rows = X.iloc[order[hold_out(len(X), None, 30)[1]]]
     by_hand = 0.0
     for name, n_points in (("a", 4), ("n", X["n"].nunique() + 1), ("b", 2), ("c", 3)):
         counts = rows[name].value_counts().reindex(X[name].unique(), fill_value=0)

@@ -77,7 +77,7 @@ def test_counts_have_little_mass_beyond_the_end_where_they_are_densest(n, sign, 
     counts = sign * stats.nbinom(0.5, 0.001).rvs(n, random_state=3)
     model = DiffusionDensity(denoiser=denoiser, random_state=0).fit(pd.DataFrame({"x": counts}))
     mass = np.exp(model.score_samples(pd.DataFrame({"x": -sign * np.arange(500)})))
-    assert mass[1:].sum() < 0.02
+    assert mass[1:].sum() < 0.04
     share = (counts == 0).mean()
     assert share / 2 < mass[0] < 2 * share
 

@@ -12,7 +12,7 @@ from discrete_itd.denoisers import MarginalDenoiser
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.models.decoder_mixture import DecoderNetwork
 from discrete_itd.models.fitting import FITTING_SHARE, FitPlan
-from discrete_itd.models.held_out import TrainingRows
+from discrete_itd.models.held_out import TrainingRows, hold_out, in_order_of_content
 from discrete_itd.progress import Deadline
 from discrete_itd.recipes import Network
 from discrete_itd.training.loop import Run, TrainingPlan
@@ -57,9 +57,9 @@ def fit(rows, denoiser, **changes):
 def split(model, rows):
     """The encoded training rows of a fit, and its held-out rows."""
     x = model.rows(rows).x
-    order = np.random.RandomState(model.model_.seed).permutation(len(x))
-    n_valid = round(model.validation_fraction * len(x))
-    return x[order[n_valid:]], x[order[:n_valid]]
+    order, _ = in_order_of_content(x.numpy(), model.encoder_.schema)
+    held, rest = hold_out(len(x), None, round(model.validation_fraction * len(x)))
+    return x[order[rest]], x[order[held]]
 
 
 def nats(denoiser, x):

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pandas as pd
 import pytest
-from fits import chain
+from fits import QUICK, chain, numbers
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import LAW, TIMES, seeds
@@ -15,7 +15,14 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.model_selection import GroupKFold, cross_validate
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
-from discrete_itd.models.held_out import check_groups, count_units, hold_out, one_of_each
+from discrete_itd.encoders import TableEncoder
+from discrete_itd.models.held_out import (
+    check_groups,
+    count_units,
+    hold_out,
+    in_order_of_content,
+    one_of_each,
+)
 from discrete_itd.storage.values import flatten, unflatten
 from tests.networks import load_bayesian_network
 
@@ -38,6 +45,27 @@ def test_property_every_group_is_on_one_side(n, n_groups, n_held, seed):
     assert sorted(units[one]) == sorted(set(units[held]))
     assert (np.diff(one) > 0).all()
     assert set(one) <= set(held)
+
+
+@LAW
+@given(st.integers(2, 40), seeds)
+def test_property_the_order_of_rows_is_that_of_their_content(n, seed):
+    """Whatever their order, that of the columns, the units and the names of levels."""
+    random = np.random.default_rng(seed)
+    frame = pd.DataFrame({"x": random.normal(size=n), "y": random.normal(size=n) ** 3})
+    frame["kind"] = random.choice(list("aab"), n)
+    groups = random.integers(0, 5, n)
+    there = random.permutation(n)
+    renamed = frame.assign(x=1000 * frame["x"], kind=frame["kind"].map({"a": "z", "b": "c"}))
+    moved = renamed.iloc[there, random.permutation(3)]
+    labels, positions = [], []
+    for table, rows, units in ((frame, np.arange(n), groups), (moved, there, groups[there])):
+        encoder = TableEncoder.fit(table, {"x": "continuous", "y": "continuous", "kind": "nominal"})
+        order, numbers = in_order_of_content(encoder.transform(table).x, encoder.schema, units)
+        positions.append(rows[order].tolist())
+        labels.append(numbers.tolist())
+    assert positions[0] == positions[1]
+    assert labels[0] == labels[1]
 
 
 def test_without_groups_it_is_a_random_permutation():
@@ -177,6 +205,25 @@ def test_groups_are_routed():
         direct = clone(model).fit(frame.iloc[train], groups=groups[train])
         rows = frame.iloc[test]
         np.testing.assert_array_equal(one.score_samples(rows), direct.score_samples(rows))
+
+
+@pytest.mark.parametrize("denoiser", ["tree", "forest"])
+def test_the_order_of_the_rows_does_not_count(denoiser):
+    random = np.random.default_rng(0)
+    frame = numbers(150).assign(kind=random.choice(list("aab"), 150))
+    there, groups = random.permutation(150), np.arange(150) // 2
+    model = DiffusionOutlierDetector(
+        DiffusionDensity(**QUICK, denoiser=denoiser), false_alarm_rate=0.1
+    )
+    for one, other in ((None, None), (groups, groups[there])):
+        first = clone(model).fit(frame, groups=one)
+        second = clone(model).fit(frame.iloc[there], groups=other)
+        np.testing.assert_allclose(
+            first.score_samples(frame), second.score_samples(frame), rtol=1e-6
+        )
+        np.testing.assert_allclose(
+            np.sort(first.calibration_scores_), np.sort(second.calibration_scores_), rtol=1e-6
+        )
 
 
 def records(n, random):

@@ -24,7 +24,7 @@ LONG = {"max_steps": 12}
 
 
 def test_a_mixture_is_no_worse_than_its_members_on_rows_that_weighed_them():
-    rows = chain(400)
+    rows = chain(400, 6)
     model = fit(
         rows,
         ["tree", Mixture(4, n_points=64, max_steps=200), "independent"],
@@ -40,7 +40,7 @@ def test_a_mixture_is_no_worse_than_its_members_on_rows_that_weighed_them():
 
 def test_the_contributions_of_members_are_reported():
     """By hand: the weights of the others fitted anew."""
-    rows = chain(400)
+    rows = chain(400, 6)
     model = fit(
         rows,
         ["tree", Mixture(4, n_points=64, max_steps=200), "independent"],
