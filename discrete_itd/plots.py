@@ -430,7 +430,7 @@ def plot_graph(model: Estimator | ColumnGraph, X: Any = None, ax: Axes | None = 
     ax.set(xlim=(-0.6, widest - 0.4), ylim=(-len(layers) + 0.4, 0.6))
     ax.spines[:].set_visible(False)
     ax.set(xticks=[], yticks=[])
-    ax.set_xlabel("nats by which a parent tells its child, beside other parents", color=INK)
+    ax.set_xlabel("nats by which a parent improves the prediction of its child", color=INK)
     return ax
 
 
