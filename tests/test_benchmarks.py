@@ -16,7 +16,17 @@ from scipy.stats import norm
 from sklearn.metrics import normalized_mutual_info_score
 
 from discrete_itd import DiffusionDensity
-from tests.benchmarks import anomaly, conditionals, data, detectors, fast, messy, real_tables
+from tests.benchmarks import (
+    anomaly,
+    conditionals,
+    data,
+    detectors,
+    fast,
+    imputations,
+    messy,
+    real_tables,
+    shift,
+)
 from tests.benchmarks.change import difference
 from tests.benchmarks.fidelity import (
     predictability,
@@ -42,6 +52,8 @@ RUNS = {
     "features": "discrete_itd scikit-learn",
     "cells": "adult --rows 400",
     "clean": "--tables carData/Mroz vcdExtra/Titanicp --rows 200",
+    "shift": "--tables houses --methods none truth logistic bayes_net --repeats 2 --rows 200",
+    "imputations": "--tables 'bent, MAR' --methods complete 'one draw:tree' halves:tree mice --repeats 2",
     "twins": "--tables carData/Mroz vcdExtra/Titanicp --rows 200",
 }
 
@@ -351,3 +363,40 @@ def test_chained_draws_follow_the_other_cells_and_keep_what_is_known(donor):
     assert (draws[:, 0, 0] < 0).mean() > 0.95 < (draws[:, 1, 0] > 0).mean()
     assert (draws[:, 2, 1] == 0).mean() > 0.95
     np.testing.assert_array_equal(np.where(np.isnan(known), np.nan, draws), [known] * 40)
+
+
+def test_properties_of_weighted_intervals():
+    rng = np.random.default_rng(0)
+    errors, new_errors = rng.exponential(size=(2, 500))
+    ones = np.ones(500)
+    coverage, width, endless, effective = shift.conformal(errors, new_errors, ones, ones)
+    rank = int(np.ceil(0.9 * 501)) - 1
+    assert width == 2 * np.sort(errors)[rank]
+    assert (coverage, endless, effective) == ((new_errors <= width / 2).mean(), 0, 1)
+    some = np.arange(500) < 50  # rows of weight 0 do not count
+    left = shift.conformal(errors, new_errors, 1.0 * some, ones)
+    assert left[:3] == shift.conformal(errors[some], new_errors, ones[some], ones)[:3]
+    assert left[3] == pytest.approx(0.1)
+    assert shift.conformal(errors[:8], new_errors, ones[:8], ones)[2] == 1
+
+
+def test_properties_of_pooled_estimates():
+    """Equal tables add nothing; what differs between tables widens the interval of one table."""
+    frame = imputations.drawn("linear", 0)
+    holed = imputations.with_gaps(frame, "MAR", 0)
+    assert holed.drop(columns=["x2", "c"]).notna().all(axis=None)
+    filled = [
+        holed.assign(
+            x2=holed["x2"].fillna(holed["x2"].sample(1, random_state=i).item()),
+            c=holed["c"].fillna(["yes", "no"][i % 2]),
+        ).fillna({"x2": i})
+        for i in range(6)
+    ]
+    single = [imputations.least_squares(one) for one in filled]
+    estimate, half = imputations.pooled(single)
+    np.testing.assert_allclose(estimate, np.mean([e for e, _ in single], 0))
+    within = np.sqrt(np.mean([v for _, v in single], 0))
+    assert (half > 1.96 * within).all()
+    same, half = imputations.pooled([single[0]] * 6)
+    np.testing.assert_allclose(same, single[0][0])
+    np.testing.assert_allclose(half, norm.ppf(0.975) * np.sqrt(single[0][1]), rtol=1e-6)
