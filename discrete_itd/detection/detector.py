@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -278,8 +279,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
                     parts, terms = parts._replace(held=scored), scored_terms
                     scorer.shares = exceptional_shares(scorer, rows.x[scored])
                 some = rows.take((parts.rest if len(parts.rest) else parts.held)[: 2 * KEPT_ROWS])
-                encoder = density.encoder_
-                rules = KeptRules.find(some.frame, encoder.schema, encoder.relations)
+                rules = functools.partial(_rules_in, some)
         strata = Strata.of(given, density, rows, parts, rate)
         repeats = division.repeats(rows.x, parts)
         if len(terms):
@@ -351,7 +351,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         terms: pd.DataFrame,
         repeats: np.ndarray,
         threshold: Threshold,
-        rules: KeptRules,
+        rules: KeptRules | Callable[[], KeptRules],
     ) -> Self:
         """Assign the results of a fit, once all of it has succeeded; ``terms`` (n, C) of (12) are calibration rows'."""
         self.density_, self._scorer = scorer.density, scorer
@@ -363,6 +363,18 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
         return self.set_threshold(threshold)
+
+    @property
+    def _kept_rules(self) -> KeptRules:
+        """The rules of the rows of the fit, searched when they are first asked for: scores do not depend on them."""
+        if callable(self._rules):
+            self._rules = self._rules()
+        return self._rules
+
+    def __getstate__(self) -> dict[str, Any]:
+        if hasattr(self, "_rules"):  # in place of the rows in which they are searched
+            self._rules = self._kept_rules
+        return super().__getstate__()
 
     # -- scores --------------------------------------------------------------------------------
 
@@ -621,7 +633,9 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         """
         check_is_fitted(self)
         rows, strata = self._rows(X), self._strata
-        table = reasons.reasons(self._scorer, rows.labelled(range(len(rows))), k, rules=self._rules)
+        table = reasons.reasons(
+            self._scorer, rows.labelled(range(len(rows))), k, rules=self._kept_rules
+        )
         position = table["row"].to_numpy(dtype=np.int64)  # labels may repeat
         table["row"] = rows.index[position]
         if not strata.columns:
@@ -720,7 +734,7 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
             nats=self._nats.to_numpy(dtype=float),
             repeats=self._repeats,
             threshold=self.threshold_,
-            rules=self._rules,
+            rules=self._kept_rules,
         )
 
     @_learned.setter
@@ -753,6 +767,10 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
         return tags
 
 
+def _rules_in(rows: Rows) -> KeptRules:
+    return KeptRules.find(rows.frame, rows.encoder.schema, rows.encoder.relations)
+
+
 def rules_of(detector: DiffusionOutlierDetector) -> list[str]:
     """What the rows of a detector's fit obey, as :func:`~discrete_itd.find_rules` words it, the most useful first.
 
@@ -761,7 +779,7 @@ def rules_of(detector: DiffusionOutlierDetector) -> list[str]:
     encoder = detector.density_.encoder_
     names = [str(name) for name in encoder.names]
     equations = [r.text(names) for r in encoder.relations if r.share > USUAL]
-    return equations + detector._rules.texts()
+    return equations + detector._kept_rules.texts()
 
 
 def measure_exceptions(detector: DiffusionOutlierDetector, rows: Rows) -> None:

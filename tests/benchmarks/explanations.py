@@ -6,6 +6,7 @@
     python -m tests.benchmarks.explanations car --quick
     python -m tests.benchmarks.explanations --alarms               # police and generated tables; or those named
     python -m tests.benchmarks.explanations --planted              # adult, loans, orders; or those named
+    python -m tests.benchmarks.explanations --rules                # six tables, or those named, of 4500 rows
 
 Models are fitted on 80 % of a table's rows. Of the others, 1000 have one cell (or two) replaced by a value drawn from
 the training rows' column that differs; the column is any one that varies. Every method gives every column of such a row
@@ -40,6 +41,11 @@ wrong cells of the same ``--rows`` other rows, which have the errors of :func:`t
 not said; "first" of the rows with a wrong cell, how often the likeliest cell is one; the share of wrong cells among
 those with a probability of .5 to .9 and above; CPU milliseconds a row, of ``find_outliers`` with its three fits.
 
+``--rules`` asks what the rules are worth that a detector (Bayesian networks, of ``FITTED_TO_RULES`` rows) keeps of its
+table, in ``--rows`` rows of which one cell is replaced: "first", "named" and "right" as above without them → with them,
+in all rows and in those that raise an alarm; the share of other clean rows of which a cell is called likely wrong; and
+CPU-seconds of the search for rules and of the whole fit.
+
 ``--mixed`` are five tables of mixed type: adult and mushroom, which come with this package, and if they are there bank,
 and HousingAnomaly and HospitalPayment of OddBench (their inliers). Results are kept in ``.cache/explanations`` as they
 come.
@@ -65,9 +71,11 @@ from sklearn.preprocessing import OneHotEncoder
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector, find_errors, find_outliers
 from discrete_itd.datasets import load_adult, load_car, load_mushroom
 from discrete_itd.detection.score import Scorer
+from discrete_itd.rules.kept import KEPT_ROWS, KeptRules
 from tests.benchmarks.cells import PLANTED, SWAPPED, clean_table, with_errors
 from tests.benchmarks.data import categorical_names, load_categorical, load_odd, odd_names
 from tests.benchmarks.detectors import untrained
+from tests.benchmarks.rules import loaded as known_table
 from tests.benchmarks.tables import (
     available,
     estimator,
@@ -85,6 +93,7 @@ from tests.detection.cells import cell_nats
 Blame = Callable[[pd.DataFrame], NDArray[np.float64]]
 MIXED = ("adult", "mushroom", "bank", "HousingAnomaly", "HospitalPayment")
 MOST_SHOWN = 10_000  # rows of either label
+FITTED_TO_RULES = 4500
 OWN = {"adult": load_adult, "mushroom": load_mushroom, "car": load_car}
 
 
@@ -105,6 +114,7 @@ def main() -> None:
     parser.add_argument("--alarms", action="store_true", help="reasons of rows without an error")
     parser.add_argument("--denoisers", nargs="+", default=["forest", "bayes_net", "auto"])
     parser.add_argument("--planted", action="store_true", help="beside find_errors")
+    parser.add_argument("--rules", action="store_true", help="reasons with rules, and without")
     parser.add_argument("--swapped", type=float, default=SWAPPED, help="share of planted cells")
     parser.add_argument("--quick", action="store_true", help="a few steps, few rows")
     options = parser.parse_args()
@@ -112,6 +122,8 @@ def main() -> None:
         return _print_alarms(options)
     if options.planted:
         return _print_planted(options)
+    if options.rules:
+        return _print_rules(options)
     here = [*OWN, *categorical_names(), *odd_names()]
     names = options.tables or [*OWN, *(name for name in ("bank", "u2r") if name in here)]
     if options.mixed:
@@ -125,6 +137,57 @@ def main() -> None:
     header.append("ms per row")
     lines = (_compare(name, methods, options) for name in names)
     print_lines(header, itertools.chain.from_iterable(lines))
+
+
+def _print_rules(options: argparse.Namespace) -> None:
+    """Print the table of ``--rules``."""
+    header = ["table", "rules", "first, %", "gain", "of alarms, %", "gain", "named, %", "right, %"]
+    header += ["clean likely wrong, %", "CPU-s of rules", "of the fit"]
+    print(machine())
+    print()
+    names = options.tables or ["adult", "mushroom", "loans", "orders", "fleet", "flights"]
+    print_lines(header, (_with_rules(name, options.rows) for name in names))
+
+
+def _with_rules(name: str, n_rows: int) -> list[object]:
+    """The line of a table of ``--rules``."""
+    read = None if name in OWN else known_table(name)
+    frame = _load(name) if read is None else read[0]
+    n = FITTED_TO_RULES
+    frame = frame.sample(frac=1.0, random_state=1, ignore_index=True)[: n + 2 * n_rows]
+    train, clean = frame[:n], frame[n:].reset_index(drop=True)
+    wrong, columns = corrupted(train, clean[:n_rows], 0)
+    detector = DiffusionOutlierDetector(denoiser="bayes_net", random_state=0)
+    _, seconds = processor_timed(detector.fit, train)
+    encoder, kept = detector.density_.encoder_, detector._kept_rules
+    rows = detector.density_.rows(train[: 2 * KEPT_ROWS])
+    find = functools.partial(KeptRules.find, rows.frame, encoder.schema, encoder.relations)
+    of_rules = processor_timed(find)[1]
+    meant = np.asarray(train.columns)[columns[:, 0]]
+    is_asked = np.isin(meant, encoder.names)
+    is_alarm = (detector.predict(wrong) == -1)[is_asked]
+    firsts, named, false = [], [], []
+    for rules in (KeptRules(), kept):
+        detector._rules = rules
+        lines = detector.reasons(wrong, k=1).set_index("row").reindex(wrong.index)[is_asked]
+        firsts.append(np.asarray(lines["column"] == meant[is_asked], float))
+        named.append(np.asarray(lines["probability_wrong"] > 0.5))
+        false.append(_is_likely(detector, clean).mean())
+    gain, both = firsts[1] - firsts[0], zip(firsts, named, strict=True)
+    pairs = [
+        [100 * first.mean() for first in firsts],
+        [100 * first[is_alarm].mean() for first in firsts],
+        [100 * is_named.mean() for is_named in named],
+        [100 * first[is_named].mean() for first, is_named in both],
+        [100 * share for share in false],
+    ]
+    first, of_alarms, *others = (f"{a:.1f} → {b:.1f}" for a, b in pairs)
+    gains = [
+        f"{100 * g.mean():+.1f} ± {100 * g.std() / len(g) ** 0.5:.1f}"
+        for g in (gain, gain[is_alarm])
+    ]
+    line: list[object] = [name, len(kept.judged), first, gains[0], of_alarms, gains[1], *others]
+    return [*line, f"{of_rules:.2f}", f"{seconds:.1f}"]
 
 
 def _print_alarms(options: argparse.Namespace) -> None:

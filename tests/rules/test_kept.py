@@ -1,5 +1,6 @@
 """Rules that a detector keeps: a broken one is the first reason, in files, on the card and on the page."""
 
+import pickle
 import re
 from dataclasses import replace
 
@@ -54,6 +55,15 @@ def test_fewer_reasons_are_the_first_of_more(detector):
     pd.testing.assert_frame_equal(detector.reasons(table, k=1), first)
 
 
+def test_a_copy_of_a_detector_has_its_rules_and_no_rows():
+    detector = DiffusionOutlierDetector(denoiser="tree", random_state=0)
+    detector.fit(shop(n=600)[["plz", "town", "hour"]])
+    again = pickle.loads(pickle.dumps(detector))
+    assert isinstance(vars(again)["_rules"], KeptRules)
+    assert rules_of(again) == rules_of(detector)
+    assert "plz determines town" in rules_of(detector)
+
+
 def test_columns_that_are_given_are_never_to_blame():
     frame = shop()[["plz", "town", "hour"]]
     detector = DiffusionOutlierDetector(denoiser="bayes_net", given="plz", random_state=0)
@@ -90,7 +100,7 @@ def test_a_kept_key_knows_no_value_of_fewer_than_five_rows():
 
 
 def test_damaged_keys_are_refused(detector):
-    kept = detector._rules
+    kept = detector._kept_rules
     (i, one), *_ = [(i, j) for i, j in enumerate(kept.judged) if j.rule.statement.keys]
     key = one.rule.statement.keys[0]
     for wrong in (
