@@ -62,7 +62,7 @@ class KeptRules:
         judged = [
             replace(one, rule=Rule(one.rule.statement.fitted(cells, KEPT_TIMES), one.rule.given))
             for one in judged
-            if one.rule.kind != "equation"
+            if one.rule.kind not in ("equation", "type")
         ]
         judged = tuple(one for one in judged if _is_storable(one.rule, times))
         is_broken = broken_rules([one.rule for one in judged], judges).any(1)

@@ -20,14 +20,14 @@ from discrete_itd.rules.exports import dqx_of, great_expectations_of, pandera_of
 from discrete_itd.rules.judging import JudgedRule, judge
 from discrete_itd.rules.pruning import pruned
 from discrete_itd.rules.search import search
-from discrete_itd.rules.statements import Present, Rule
+from discrete_itd.rules.statements import Present, Readable, Rule
 from discrete_itd.rules.wording import parse
 from discrete_itd.validation import check_share
 
 MOST_ROWS = 20_000  # rows that find rules, and as many that judge them
 N_EXAMPLES = 5
 # kinds of rules of one column, which have no gain, in the order in which they are listed
-ONE_COLUMN = ("unique", "values", "range", "format", "step", "present")
+ONE_COLUMN = ("unique", "values", "range", "format", "step", "present", "type")
 
 
 class Check(NamedTuple):
@@ -118,10 +118,11 @@ def searched(
     order = cells.order_by_content()[: 2 * n_rows]
     finders, judges = cells.take(order[::2]), cells.take(order[1::2])
     judged = judge(search(finders, min_holds, relations), judges, min_holds, finders)
-    place = {kind: k for k, kind in enumerate(ONE_COLUMN)}
-    return sorted(
-        pruned(judged, finders), key=lambda one: (-one.gain, place.get(one.rule.kind, -1))
-    ), judges
+    judged, place = pruned(judged, finders), {kind: k for k, kind in enumerate(ONE_COLUMN)}
+    told = {c for one in judged if one.rule.statement.needs_values for c in one.rule.columns}
+    types = [Readable.of(column) for column in cells.schema if column.name not in told]
+    judged += judge([Rule(one) for one in types if one], judges)
+    return sorted(judged, key=lambda one: (-one.gain, place.get(one.rule.kind, -1))), judges
 
 
 def broken_rules(rules: Sequence[Rule], cells: RuleCells) -> Bools:

@@ -11,7 +11,8 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from discrete_itd.encoders.relations import FLOAT_ERROR, ON_LATTICE, Relation
+from discrete_itd.encoders.column import Column
+from discrete_itd.encoders.relations import FLOAT_ERROR, ON_LATTICE, Relation, is_numeric
 from discrete_itd.rules.cells import Floats, Ints, RuleCells
 from discrete_itd.rules.languages import Inexpressible, Language
 from discrete_itd.storage.values import AnyFloat, Like
@@ -137,6 +138,34 @@ class Present(Statement):
 
     def code(self, language: Language) -> str:
         return language.negated(language.is_missing(language.column(self.column)))
+
+
+@dataclass(frozen=True)
+class Readable(Statement):
+    """A cell is missing, or a value of its column: a number, a time or a truth value."""
+
+    column: Hashable
+    noun: str
+    kind = "type"
+    needs_values = True
+
+    @classmethod
+    def of(cls, column: Column) -> Readable | None:
+        """The statement on a column; None of one that takes any text."""
+        if not is_numeric(column) and not column.are_truths:
+            return None
+        noun = {"number": "number", "datetime": "time", "timedelta": "duration"}[column.family]
+        return cls(column.name, "truth value" if column.are_truths else noun)
+
+    @property
+    def text(self) -> str:
+        return f"{self.column} is a {self.noun}"
+
+    def follows(self, cells: RuleCells) -> Floats:
+        return np.where(cells.codes_of(self.column) < 0, np.nan, 1.0)
+
+    def code(self, language: Language) -> str:
+        raise Inexpressible("columns have types there")
 
 
 Condition = OneOf | Present

@@ -30,6 +30,7 @@ from discrete_itd.rules.statements import (
     Order,
     Present,
     Range,
+    Readable,
     Rule,
     Statement,
     Step,
@@ -100,6 +101,7 @@ class _Parser:
             f"{n} is unique": lambda a: Unique((self.names[a],)),
             f"{n} and {n} are together unique": lambda a, b: Unique((self.names[a], self.names[b])),
             f"{n} is a whole number": lambda a: Step(self.names[a], 1.0),
+            f"{n} is a (?:number|time|duration|truth value)": self._readable,
             f"{n} is a multiple of {number}": lambda a, b: self._step(a, _number(b)),
             f"{n} matches (.+)": lambda a, b: self._format(a, b),
             f"{n} determines {n}": lambda a, b: self._key(b, a),
@@ -153,6 +155,13 @@ class _Parser:
                     return None
             values.append(known.get(part, _number(part) if is_number else part))
         return OneOf(name, tuple(values))
+
+    def _readable(self, name: str) -> Readable:
+        column = self.cells.schema[self.cells.place(self.names[name])]
+        statement = Readable.of(column)
+        if statement is None:
+            raise ValueError(f"column {name!r}: any text is a value of it")
+        return statement
 
     def _step(self, name: str, step: float) -> Step:
         if not 0 < step < np.inf:

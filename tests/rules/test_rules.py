@@ -266,6 +266,20 @@ def test_cells_that_cannot_be_read_break_the_rules_on_their_values():
         assert said in [*found.table["sentence"]]
 
 
+def test_every_column_of_numbers_times_or_truths_has_a_rule_that_text_breaks():
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": random.normal(size=400), "ok": random.random(400) < 0.5})
+    frame["day"] = pd.Timestamp("2026-01-01") + pd.to_timedelta(random.integers(0, 900, 400), "D")
+    rules = find_rules(frame.mask(random.random(frame.shape) < 0.3))
+    for column in frame:
+        new = frame[:3].astype(object)
+        new.loc[1, column] = "??"
+        new.loc[2, column] = None
+        assert rules.check(new).mask.tolist() == [False, True, False], column
+    again = rules.judge(*rules.table["rule"])
+    assert again.table["rule"].tolist() == rules.table["rule"].tolist()
+
+
 @pytest.mark.parametrize("kind", ["int64", "float64", "bool", "Int64", "category", "object"])
 def test_property_text_of_numbers_and_truths_breaks_what_these_break(kind):
     random = np.random.default_rng(0)
