@@ -1,8 +1,8 @@
 r"""Rules judged by rows that did not find them.
 
 Of a rule, k of n judging rows follow, and :math:`k_0` of :math:`n_0` in a reference: rows with the column that should
-follow shuffled, for a rule without conditions; those that do not meet one of several conditions; or all, by a statement
-with a determinant less. Twice
+follow shuffled, for a rule without conditions; those that do not meet one of several conditions, and the nearest of
+them where it is a number; or all, by a statement with a determinant less. Twice
 
 .. math:: G = n\, D(k/n \,\|\, \bar p) + n_0\, D(k_0/n_0 \,\|\, \bar p)
 
@@ -23,14 +23,25 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
+from discrete_itd.encoders.relations import is_numeric
 from discrete_itd.rules.cells import RuleCells
 from discrete_itd.rules.search import FEWEST_ROWS, MOST_OF_CHANCE
-from discrete_itd.rules.statements import Equation, Key, Rule, meets
+from discrete_itd.rules.statements import (
+    Condition,
+    Equation,
+    Key,
+    OneOf,
+    Present,
+    Rule,
+    Statement,
+    meets,
+)
 from discrete_itd.statistics import CONFIDENCE
 
 BY_CHANCE = 0.01  # expected number of rules in a table of independent columns
 LEAST_GAIN = 0.01  # nats a row
 N_SHUFFLES = 3
+NEAR_PART = 10  # the part of the other rows that have the numbers nearest to one, one in so many
 
 
 @dataclass(frozen=True)
@@ -97,6 +108,8 @@ def _references(rule: Rule, cells: RuleCells, finders: RuleCells | None) -> list
         others = tuple(c for c in rule.given if c is not condition)
         outside = cells.take(meets(others, cells) & ~meets((condition,), cells))
         references.append(counted(Rule(rule.statement), outside))
+        if isinstance(rule.statement, OneOf | Present) and condition.kind == "values":
+            references += _beside(rule.statement, condition, outside)
     if isinstance(rule.statement, Key):
         references += [counted(Rule(w.fitted(fit_to)), cells) for w in rule.statement.weaker()]
     if (column := rule.statement.consequent) is not None:
@@ -108,6 +121,22 @@ def _references(rule: Rule, cells: RuleCells, finders: RuleCells | None) -> list
         ]
         references.append((sum(n for n, _ in shuffled), sum(k for _, k in shuffled)))
     return references
+
+
+def _beside(
+    statement: Statement, condition: Condition, outside: RuleCells
+) -> list[tuple[int, int]]:
+    """Of a condition that a column has one number, the reference of the rows with the numbers nearest to it.
+
+    Where these follow as well, numbers of that size do, and the one is no rule: few games, no home run.
+    """
+    column = outside.schema[outside.place(condition.column)]
+    values = getattr(condition, "values", ())
+    if len(values) != 1 or not is_numeric(column) or column.are_truths:
+        return []
+    distance = np.abs(outside.numbers_of(condition.column) - float(values[0]))
+    nearest = np.argsort(distance, kind="stable")[: max(FEWEST_ROWS, len(outside) // NEAR_PART)]
+    return [counted(Rule(statement), outside.take(nearest[np.isfinite(distance[nearest])]))]
 
 
 def _evidence(n: int, k: int, n_reference: int, k_reference: int) -> float:

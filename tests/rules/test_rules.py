@@ -314,6 +314,16 @@ def test_a_key_of_a_column_that_is_constant_where_it_speaks_is_none():
     assert "weeks determines sex" not in found
 
 
+def test_what_holds_of_numbers_nearby_as_well_is_no_rule_of_one_number():
+    random = np.random.default_rng(0)
+    games = np.ceil(random.lognormal(3, 2, 4000).clip(max=400)).astype(int)
+    frame = pd.DataFrame({"games": games, "homers": random.binomial(games, 0.01)})
+    frame["league"] = np.where(games == 1, "none", random.choice(["a", "b"], len(games)))
+    rules = {rule for rule in find_rules(frame).table["rule"] if "games = " in rule}
+    assert any("league" in rule for rule in rules)
+    assert not any("homers" in rule for rule in rules)
+
+
 def test_some_rules_are_kept_by_mask_or_position(rules):
     assert len(rules.keep([])) == len(rules.keep(range(0))) == 0
     assert not rules.keep([]).check(broken_rows()).mask.any()
