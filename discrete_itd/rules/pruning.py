@@ -157,11 +157,11 @@ def _without_implied(judged: list[JudgedRule], arrows: list[Arrow]) -> list[Judg
     """The rules but for those whose arrows, both of two, follow from the others; the weakest are left out first."""
     gone = set[int]()
     for one in reversed(judged):
-        own = [a for a in arrows if a.rule is one]
+        rule_arrows = [a for a in arrows if a.rule is one]
         others = [a for a in arrows if a.rule is not one]
         # contrapositives come last, and follow with the arrows whose they are
-        asked = own[: 1 if one.rule.given else 2]
-        if own and all(a.then in closure(a.given, others) for a in asked):
+        asked = rule_arrows[: 1 if one.rule.given else 2]
+        if rule_arrows and all(a.then in closure(a.given, others) for a in asked):
             gone.add(id(one))
             arrows = others
     return [j for j in judged if id(j) not in gone]

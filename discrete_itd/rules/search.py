@@ -72,18 +72,18 @@ def search(
 
     Equations are those of the ``relations`` of the columns, where these are known.
     """
-    found = [*of_one_column(cells, least)]
-    found += [*_equations(cells, relations), *_orders(cells, least), *_unique_pairs(cells, least)]
+    rules = [*of_one_column(cells, least)]
+    rules += [*_equations(cells, relations), *_orders(cells, least), *_unique_pairs(cells, least)]
     keys = _Keys(cells, least)
-    found += keys.rules
+    rules += keys.rules
     levels = LevelMatrix(cells, keys.representatives)
-    found += _implications(levels, least)
-    found += _under_two_conditions(levels, least)
-    shares = [1.0 if rule.given else _share(rule.statement, cells) for rule in found]
+    rules += _implications(levels, least)
+    rules += _under_two_conditions(levels, least)
+    shares = [1.0 if rule.given else _share(rule.statement, cells) for rule in rules]
     halves = [i for i in np.argsort(shares, kind="stable")[::-1] if shares[i] < least]
-    in_part = _in_part(levels, cells, [found[i] for i in halves[:MOST_HALVES]], least)
-    found = [rule for rule, s in zip(found, shares, strict=True) if s >= least] + [*in_part]
-    return [rule for rule in found if _is_sharp(rule, cells)]
+    in_part = _in_part(levels, cells, [rules[i] for i in halves[:MOST_HALVES]], least)
+    rules = [rule for rule, s in zip(rules, shares, strict=True) if s >= least] + [*in_part]
+    return [rule for rule in rules if _is_sharp(rule, cells)]
 
 
 def _share(statement: Statement, cells: RuleCells) -> float:
@@ -459,25 +459,27 @@ def _implications(levels: LevelMatrix, least: float) -> list[Rule]:
         else:
             found.append(Rule(conditions[v], (conditions[u],)))
     for c in np.unique(column):
-        own = np.flatnonzero((column == c) & levels.are_values)
-        if len(own) < 3 or total[own].sum() < 0.999 * n_known[c]:
+        level_places = np.flatnonzero((column == c) & levels.are_values)
+        if len(level_places) < 3 or total[level_places].sum() < 0.999 * n_known[c]:
             continue
-        for u in np.flatnonzero((column != c) & ~is_rule[:, own].any(1)):
-            k = both[u, own]
+        for u in np.flatnonzero((column != c) & ~is_rule[:, level_places].any(1)):
+            k = both[u, level_places]
             order = np.argsort(-k)
             reach = int(np.searchsorted(np.cumsum(k[order]), least * spoken[u, c])) + 1
             kept = order[: max(reach, int((k > 0.005 * spoken[u, c]).sum()))]
-            if not 1 < len(kept) <= min(MOST_IN_SET, len(own) / 2):
+            if not 1 < len(kept) <= min(MOST_IN_SET, len(level_places) / 2):
                 continue
             counts = Candidate(
                 spoken[u, c],
                 k[kept].sum(),
                 n_known[c] - spoken[u, c],
-                total[own[kept]].sum() - k[kept].sum(),
+                total[level_places[kept]].sum() - k[kept].sum(),
             )
             if counts.is_rule(least):
-                values = in_order(conditions[i].values[0] for i in own[kept])
-                found.append(Rule(OneOf(conditions[own[0]].column, values), (conditions[u],)))
+                values = in_order(conditions[i].values[0] for i in level_places[kept])
+                found.append(
+                    Rule(OneOf(conditions[level_places[0]].column, values), (conditions[u],))
+                )
     return found
 
 
@@ -537,18 +539,18 @@ def _in_part(
     for i, rule in enumerate(halves):
         best, most = None, 0.0
         for c in sorted({*levels.column[is_good[:, i]].tolist()} & few):
-            own = np.flatnonzero((levels.column == c) & is_good[:, i])
+            good_levels = np.flatnonzero((levels.column == c) & is_good[:, i])
             if cells.schema[c].name in rule.columns:
                 continue
-            if len(own) > MOST_IN_SET or not levels.are_values[own].all():
-                own = own[~levels.are_values[own]][:1]
-                if not len(own):
+            if len(good_levels) > MOST_IN_SET or not levels.are_values[good_levels].all():
+                good_levels = good_levels[~levels.are_values[good_levels]][:1]
+                if not len(good_levels):
                     continue
-            n, k = n_each[own, i].sum(), k_each[own, i].sum()
+            n, k = n_each[good_levels, i].sum(), k_each[good_levels, i].sum()
             counts = Candidate(n, k, n_all[i] - n, k_all[i] - k)
             gain = k - n * k_all[i] / n_all[i]
             if n >= LEAST_PART * n_all[i] and counts.is_rule(least) and gain > most:
-                best, most = own, gain
+                best, most = good_levels, gain
         if best is not None:
             condition = levels.conditions[best[0]]
             if isinstance(condition, OneOf) and len(best) > 1:

@@ -401,13 +401,13 @@ class Format(Statement):
         if not self.shapes:
             raise Inexpressible("it is a regular expression")
         for shape in self.shapes:
-            own = [""]
+            globs = [""]
             for mark, least, most in shape:
                 one = mark if len(mark) > 1 else f"[{mark}]" if mark in "*?[" else mark
-                own = [t + one * n for t in own for n in range(least, most + 1)]
-                if len(texts) + len(own) > MOST_LENGTHS:
+                globs = [t + one * n for t in globs for n in range(least, most + 1)]
+                if len(texts) + len(globs) > MOST_LENGTHS:
                     raise Inexpressible("too many lengths")
-            texts += own
+            texts += globs
         return texts
 
 
@@ -523,9 +523,9 @@ class Key(Statement):
             return np.full(len(asked), -1)
         base = np.maximum(asked.max(0, initial=0), self.known.max(0)) + 1
         joint = self.known @ np.append(base[1:], 1) if len(base) > 1 else self.known[:, 0]
-        own = asked @ np.append(base[1:], 1) if len(base) > 1 else asked[:, 0]
-        place = np.searchsorted(joint, own).clip(max=len(joint) - 1)
-        is_known = (joint[place] == own) & (asked >= 0).all(1)
+        asked_codes = asked @ np.append(base[1:], 1) if len(base) > 1 else asked[:, 0]
+        place = np.searchsorted(joint, asked_codes).clip(max=len(joint) - 1)
+        is_known = (joint[place] == asked_codes) & (asked >= 0).all(1)
         return np.where(is_known, self.values[place], -1)
 
     def follows(self, cells: RuleCells) -> Floats:
@@ -559,9 +559,11 @@ class Key(Statement):
                 for column, values, code in zip(columns, of_determinants, known, strict=True)
             ]
             cases.setdefault(of_column[value], []).append(language.both(*parts))
-        own = language.column(self.column)
+        determined = language.column(self.column)
         holds = [
-            language.either(language.negated(language.either(*any_of)), language.is_in(own, (v,)))
+            language.either(
+                language.negated(language.either(*any_of)), language.is_in(determined, (v,))
+            )
             for v, any_of in cases.items()
         ]
         return language.unless_missing(self.columns, language.both(*holds))

@@ -60,13 +60,13 @@ class _Parser:
         # in an expression, where of names that differ by spaces around them one without them is meant
         before, behind = r"(?<!\S)", r"(?!\S)"
         alike = {n for n in longest if n.strip() != n and n.strip() in self.names}
-        own = (
+        patterns = (
             before * (n in alike and n[:1].isspace())
             + re.escape(n)
             + behind * (n in alike and n[-1:].isspace())
             for n in longest
         )
-        self.named = rf"(?<![^\W\d])({'|'.join(own)})(?!\w)"
+        self.named = rf"(?<![^\W\d])({'|'.join(patterns)})(?!\w)"
         self.condition = (
             rf"(?:{self.name}) (?:= (?:{VALUE})|in \{{.*?\}}|is missing|is not missing)"
         )
