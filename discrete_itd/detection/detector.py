@@ -768,7 +768,11 @@ class DiffusionOutlierDetector(Persistent, TransformerMixin, OutlierMixin, BaseE
 
 
 def _rules_in(rows: Rows) -> KeptRules:
-    return KeptRules.find(rows.frame, rows.encoder.schema, rows.encoder.relations)
+    try:
+        return KeptRules.find(rows.frame, rows.encoder.schema, rows.encoder.relations)
+    except Exception as error:  # an answer needs none
+        warn(f"what the table obeys is not known: {type(error).__name__}: {error}")
+        return KeptRules()
 
 
 def rules_of(detector: DiffusionOutlierDetector) -> list[str]:

@@ -113,3 +113,14 @@ def test_damaged_keys_are_refused(detector):
             replace(kept, judged=judged)
     with pytest.raises(ValueError, match="bound"):
         replace(kept, bound=0.0)
+
+
+def test_a_search_that_fails_takes_no_answer_down(monkeypatch):
+    def fails(*_):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(KeptRules, "find", fails)
+    detector = DiffusionOutlierDetector(denoiser="independent", random_state=0)
+    detector.fit(shop(n=200)[["plz", "town"]])
+    with pytest.warns(UserWarning, match="not known: MemoryError: no room"):
+        assert len(detector.reasons(broken_rows()[["plz", "town"]], k=1)) == 6
