@@ -123,7 +123,7 @@ class RowKernel:
         def log_likelihood(scales: Scales) -> float:
             terms = cls(some, nominal, scales).log_terms(some[pilot])
             terms[np.arange(len(pilot)), pilot] = -np.inf
-            return float(np.mean(logsumexp(terms, 1)))
+            return float(np.asarray(logsumexp(terms, 1)).mean())
 
         reaches = REACH if not nominal.all() else REACH[:1]
         best = max((Scales(*both) for both in product(INDEPENDENCE, reaches)), key=log_likelihood)

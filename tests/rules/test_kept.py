@@ -120,7 +120,7 @@ def test_a_search_that_fails_takes_no_answer_down(monkeypatch):
         raise MemoryError("no room")
 
     monkeypatch.setattr(KeptRules, "find", fails)
-    detector = DiffusionOutlierDetector(denoiser="independent", random_state=0)
+    detector = DiffusionOutlierDetector(denoiser="independent", false_alarm_rate=0.1)
     detector.fit(shop(n=200)[["plz", "town"]])
     with pytest.warns(UserWarning, match="not known: MemoryError: no room"):
-        assert len(detector.reasons(broken_rows()[["plz", "town"]], k=1)) == 6
+        assert "rule" in detector.reasons(broken_rows()[["plz", "town"]], k=1)
