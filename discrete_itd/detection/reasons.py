@@ -207,7 +207,7 @@ def reasons(
     scorer = scorer_of(model)
     rows = scorer.density.rows(X)
     if not len(rows):
-        return reasons(scorer, rows.blank(), k, rules=rules)
+        return reasons(scorer, rows.blank(), k)
     first, inverse, beyond, slips = _asked(scorer, rows)
     errors = likely_errors(scorer, rows.x[first], beyond, slips, k)
     n_lines = np.bincount(errors["row"], minlength=len(first))  # lines of each distinct row
