@@ -352,7 +352,7 @@ class DriftWatch:
     np.False_
     >>> table = watch.update(coins.assign(a="x"))
     >>> watch.n_rows_, watch.alarm_
-    (800, Alarm(row=408, column=None))
+    (800, Alarm(row=410, column=None))
     """
 
     def __init__(

@@ -8,6 +8,7 @@ If groups are exchangeable (independent draws of customers, say), then the held-
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
@@ -31,6 +32,7 @@ from discrete_itd.validation import seed_of, warn
 Made = TypeVar("Made")
 Ints = NDArray[np.int64]
 
+PLACES = 1000 * math.sqrt(3)  # irrational: numbers on a lattice lie on no border
 
 # Seed of every division of rows, that of random_state=0, in the order of their content. A fit's own seed is that of
 # networks alone: half of what two seeds, and all that two orders of rows differed by were other rows ("Other seeds" in
@@ -87,18 +89,23 @@ def hold_out(
 def in_order_of_content(
     x: NDArray[np.float64], schema: Sequence[Column], units: Ints | None = None
 ) -> tuple[Ints, Ints | None]:
-    """Positions (N,) of encoded rows x (N, C') in an order that depends on what they hold, not on where they stand.
+    """Positions (N,) of encoded rows x (N, C') in a random order that depends on what all of them hold.
 
-    And the groups of the rows in that order, numbered as they come. Of a cell counts how many cells of its column are
-    at most as large, or, without an order, equal; then which rows these are, and which column it is, by the same counts
-    (the refinement of colours of Weisfeiler and Leman, 1968). So neither units nor names of levels, nor the order of
-    the columns, matter. Rows that all this does not tell apart keep their order.
+    And the groups of the rows in that order, numbered as they come. Of a cell counts which numbers of its column there
+    are, how many of them are at most as large, or, without an order, equal; then which rows these are, and which column
+    it is, by the same (the refinement of colours of Weisfeiler and Leman, 1968). So neither the order in which rows
+    come, nor units, names of levels, or the order of the columns matter. Rows that all this does not tell apart keep
+    their order before all are permuted, by a seed that differs between tables: ranks alone would hold out the same
+    ranks of every column, and what is held out would be no random draw.
     """
+    cells = [*x.T] if units is None else [*x.T, units]
     columns, keys = [], np.zeros(len(x), np.uint64)
-    for j, cells in enumerate(x.T):
-        _, where, counts = np.unique(cells, return_inverse=True, return_counts=True)
-        is_ordered = j < len(schema) and schema[j].codec.is_ordered
+    for j, column in enumerate(cells):
+        values, where, counts = np.unique(column, return_inverse=True, return_counts=True)
+        is_ordered = j < len(schema) and schema[j].is_ordered
         colours = mixed(np.cumsum(counts) if is_ordered else counts)
+        if is_ordered and not schema[j].codec.has_levels:
+            colours = mixed(colours + places(schema[j].codec.decode(values)))
         columns.append((where, colours))
         keys += colours[where]
     refined = np.zeros(len(x), np.uint64)
@@ -107,8 +114,24 @@ def in_order_of_content(
         np.add.at(rows_of_value, where, keys)
         colours = mixed(colours + rows_of_value)
         refined += mixed(colours + colours.sum())[where]
-    order = np.argsort(refined, kind="stable")
+    random = np.random.RandomState(int(mixed(refined).sum() % np.uint64(2**32)))
+    order = random.permutation(np.argsort(refined, kind="stable"))
     return order, None if units is None else pd.factorize(units[order])[0]
+
+
+def places(values: NDArray[np.float64]) -> NDArray[np.uint64]:
+    """Numbers for where the different values of a column lie, (n,), in thousandths of the distance of its quartiles.
+
+    Whatever the unit: rounding errors of one are far below, and the least and the greatest number would tell little of
+    one with an outlier.
+    """
+    finite = values[np.isfinite(values)]
+    if len(finite) < 3:
+        return np.zeros(len(values), np.uint64)
+    low, high = np.quantile(finite / 2, [0.25, 0.75])  # a half, for the greatest floats
+    with np.errstate(all="ignore"):
+        away = np.clip((values / 2 - low) / (high - low) * PLACES, -(2.0**62), 2.0**62)
+    return np.rint(np.nan_to_num(away)).astype(np.int64).view(np.uint64)
 
 
 def mixed(numbers: np.ndarray) -> NDArray[np.uint64]:

@@ -25,7 +25,7 @@ from discrete_itd.detection.score import Scorer
 from discrete_itd.detection.thresholds import Threshold, at_offset
 from discrete_itd.encoders import TableEncoder
 from discrete_itd.models.model import attributions
-from discrete_itd.recipes import Mixture, Network, Tree
+from discrete_itd.recipes import Network, Tree
 from discrete_itd.storage.files import read_state, write_state
 
 pytestmark = pytest.mark.single_precision
@@ -207,9 +207,7 @@ def test_companions_answer_for_cells():
     """Here one that knows of no dependence: it changes what is said of cells, not the score."""
     density = DiffusionDensity(denoiser="independent", random_state=0).fit(mixed())
     model, X = density.model_, mixed(9, seed=1)
-    asked = DiffusionDensity(denoiser=Mixture(4, n_points=64, max_steps=40), random_state=0).fit(
-        mixed()
-    )
+    asked = DiffusionDensity(denoiser="forest", random_state=0).fit(mixed())
     detector = DiffusionOutlierDetector(
         FrozenEstimator(asked), false_alarm_rate=0.1, random_state=0
     ).fit(mixed(seed=2))

@@ -45,7 +45,7 @@ def fit(X, density=TREE, **parameters):
 
 @pytest.fixture(scope="module")
 def fitted():
-    return fit(sales())
+    return fit(sales(1800))
 
 
 # -- the score ------------------------------------------------------------------------------------

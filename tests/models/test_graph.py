@@ -86,7 +86,7 @@ def test_a_strength_is_the_mutual_information_given_the_other_parents(name):
     model = DiffusionDensity(denoiser=DENOISERS[name], max_steps=60, random_state=0).fit(frame)
     graph = find_graph(frame, model)
     assert {frozenset("ab"), frozenset("bc")} <= skeleton(graph)
-    if name in ("forest", "members"):
+    if name == "forest":
         assert frozenset("xy") in skeleton(graph)
     if name == "bayes_net":
         assert graph.edges["child"].duplicated().any()

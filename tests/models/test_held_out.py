@@ -68,6 +68,35 @@ def test_property_the_order_of_rows_is_that_of_their_content(n, seed):
     assert labels[0] == labels[1]
 
 
+NUMBERS = {
+    "one column": lambda x: {"x": x},
+    "one with outliers": lambda x: {"x": np.sinh(3 * x) ** 5},
+    "with its exponential": lambda x: {"x": x, "y": np.exp(x)},
+    "which rises while it falls": lambda x: {"x": x, "y": -(x**3)},
+    "one of few numbers": lambda x: {"x": np.rint(2 * x)},
+}
+
+
+@pytest.mark.parametrize("columns", NUMBERS.values(), ids=NUMBERS)
+def test_property_held_out_ranks_are_random(columns):
+    """Even where the ranks of a table say nothing of its rows, or one says all: each rank is held out as often."""
+    n, held, tables = 31, 7, 300
+    random, times = np.random.default_rng(1), np.zeros(n)
+    for _ in range(tables):
+        x = random.normal(size=n)
+        frame = pd.DataFrame(columns(x))
+        encoder = TableEncoder.fit(frame, dict.fromkeys(frame, "continuous"))
+        order, _ = in_order_of_content(encoder.transform(frame).x, encoder.schema)
+        ranks = np.argsort(np.argsort(x, kind="stable"))
+        times[ranks[order[hold_out(n, None, held)[0]]]] += 1
+    chi2 = (
+        ((times - tables * held / n) ** 2 / (tables * held / n * (1 - held / n))).sum()
+        * (n - 1)
+        / n
+    )
+    assert chi2 < 2 * n, times
+
+
 def test_without_groups_it_is_a_random_permutation():
     expected = np.random.RandomState(5).permutation(200)
     for units in (None, np.arange(200)[::-1]):  # groups of one row are none
