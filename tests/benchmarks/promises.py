@@ -1,10 +1,12 @@
 """Do stated intervals cover: those of a threshold's rate, and standard errors of scores along paths?
 
-    python -m tests.benchmarks.promises [ties coverage]
+    python -m tests.benchmarks.promises [ties small coverage]
 
 Each part prints one table.
 
 * ties: rate and interval of a threshold on scores with ties, against the true rate.
+* small: how often p-values of new rows are at most 1, 2 or 3 calibration rows' share, of detectors that were fitted to
+  small tables, division and all; with tables in which ranks tell little, or one column's tell all.
 * coverage: how often log_prob ± 1.96 stderr, or 1.96 plain standard errors, covers the model's own log-probability
   (the log-mean-exp of many paths), for 2 to 256 calls, held-out rows and anomalies (half of the cells from other
   rows); adult also with gaps as values.
@@ -22,7 +24,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from discrete_itd import DiffusionDensity
+from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.channel import CoordinateSchedule, IsotropicSchedule
 from discrete_itd.datasets import load_adult, load_mushroom
 from discrete_itd.detection import thresholds
@@ -31,7 +33,7 @@ from discrete_itd.recipes import Network
 from tests.benchmarks.tables import machine, markdown
 from tests.networks import load_bayesian_network
 
-PARTS = ("ties", "coverage")
+PARTS = ("ties", "small", "coverage")
 
 
 def main() -> None:
@@ -85,6 +87,44 @@ def ties(quick: bool) -> str:
 
 
 # -- standard errors -----------------------------------------------------------------------------
+
+
+SMALL = {
+    "one column": lambda r, n: {"x": r.normal(size=n)},
+    "one, Cauchy": lambda r, n: {"x": r.standard_cauchy(n)},
+    "x and exp(x)": lambda r, n: {"x": (x := r.normal(size=n)), "y": np.exp(x)},
+    "x and -x³": lambda r, n: {"x": (x := r.normal(size=n)), "y": -(x**3)},
+    "a number and its sign": lambda r, n: {
+        "x": (x := r.normal(size=n)) + r.normal(size=n),
+        "k": x > 0,
+    },
+    "four levels": lambda r, n: {"k": r.integers(0, 4, n).astype(str)},
+    "levels and few numbers": lambda r, n: {
+        "k": r.integers(0, 3, n).astype(str),
+        "l": r.integers(0, 5, n) * 1.0,
+    },
+}
+
+
+def small(quick: bool) -> str:
+    """Shares of p-values of new rows that are at most as large as promised, over whole fits."""
+    lines = []
+    for name, make in SMALL.items():
+        for n in (41, 73):
+            shares = []
+            for seed in range(20 if quick else 300):
+                random = np.random.default_rng(seed)
+                table, new = (pd.DataFrame(make(random, size)) for size in (n, 400))
+                fitted = DiffusionOutlierDetector(
+                    denoiser="tree", false_alarm_rate=0.2, random_state=0
+                ).fit(table)
+                promised = np.arange(1, 4) / (1 + len(fitted.calibration_scores_))
+                shares.append((fitted.p_values(new)[:, None] <= promised + 1e-9).mean(0))
+            mean, error = np.mean(shares, 0), np.std(shares, 0) / len(shares) ** 0.5
+            measured = [f"{m:.1%} ± {e:.1%}" for m, e in zip(mean, error, strict=True)]
+            pairs = zip((f"{p:.1%}" for p in promised), measured, strict=True)
+            lines.append([name, n, *(cell for pair in pairs for cell in pair)])
+    return markdown(["table", "rows", *["promised", "measured"] * 3], lines)
 
 
 def coverage(quick: bool) -> str:
