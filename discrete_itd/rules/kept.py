@@ -13,11 +13,22 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.encoders import Column
+from discrete_itd.encoders.clock import Unit, local_times
 from discrete_itd.encoders.relations import Relation
-from discrete_itd.rules.cells import RuleCells
+from discrete_itd.reading.frames import DAY, SECOND, time_zone
+from discrete_itd.rules.cells import Ints, RuleCells
 from discrete_itd.rules.judging import JudgedRule
 from discrete_itd.rules.rules import broken_rules, searched, sentence
-from discrete_itd.rules.statements import Key, OneOf, OneToOne, Rule
+from discrete_itd.rules.search import FEWEST_ROWS, MOST_OF_CHANCE
+from discrete_itd.rules.statements import (
+    Key,
+    OneOf,
+    OneToOne,
+    Range,
+    Rule,
+    Statement,
+    joint_codes,
+)
 from discrete_itd.statistics import percent
 
 KEPT_ROWS = 2000  # rows that find kept rules, and as many that judge them: few seconds of a fit
@@ -59,10 +70,11 @@ class KeptRules:
             cells = RuleCells.read(frame, schema)
         judged, judges = searched(cells, KEPT_ROWS, KEPT_HOLDS, relations)
         times = [c.name for c in schema if c.family in ("datetime", "timedelta")]
+        of_period = parts_of_times(judges)
         judged = [
-            replace(one, rule=Rule(one.rule.statement.fitted(cells, KEPT_TIMES), one.rule.given))
+            replace(one, rule=Rule(statement.fitted(cells, KEPT_TIMES), one.rule.given))
             for one in judged
-            if one.rule.kind not in ("equation", "type")
+            if (statement := _lasting(one.rule, of_period))
         ]
         judged = tuple(one for one in judged if _is_storable(one.rule, times))
         is_broken = broken_rules([one.rule for one in judged], judges).any(1)
@@ -142,6 +154,58 @@ class KeptRules:
             for one, is_wanted in zip(self.judged, several, strict=True)
             if is_wanted == wanted
         ]
+
+
+def _lasting(rule: Rule, of_period: Collection[Hashable]) -> Statement | None:
+    """What a rule states that rows of another period follow, too; None if that is nothing.
+
+    A constant, levels and bounds of one column are what its cells happened to be, whose density has them already: of
+    these a sign alone is kept. What is said ``of_period``, of parts of times, holds in its part of the calendar.
+    """
+    statement = rule.statement
+    if len({*rule.columns}) > 1:
+        known = statement.determinants if isinstance(statement, Key) else ()
+        said = {*statement.columns} - {*known}
+        return None if rule.kind == "equation" or said & {*of_period} else statement
+    if isinstance(statement, Range) and statement.low == 0:
+        return replace(statement, high=math.inf)
+    return statement if rule.kind in ("present", "unique", "format", "step") else None
+
+
+def parts_of_times(cells: RuleCells) -> set[Hashable]:
+    """The columns that stand for a part of a column of times, in numbers or in words."""
+    found = set[Hashable]()
+    for column, numbers in zip(cells.schema, cells.numbers.T, strict=True):
+        if column.family != "datetime":
+            continue
+        time = local_times(numbers, Unit(DAY / SECOND, 0.0), time_zone(column.dtype))
+        week = time.isocalendar().week.to_numpy(float, na_value=np.nan)
+        parts = [time.year, time.quarter, time.month, week, time.day, time.day_of_year]
+        parts += [time.day_of_week, time.hour, 12 * time.year + time.month]
+        for part in parts:
+            codes = pd.factorize(np.where(time.isna(), np.nan, part))[0]
+            found |= {
+                other.name
+                for other, levels in zip(cells.schema, cells.codes.T, strict=True)
+                if other.family != "datetime" and _are_alike(codes, levels)
+            }
+    return found
+
+
+def _are_alike(a: Ints, b: Ints) -> bool:
+    """Whether codes (N,) determine each other in nearly all rows that have both."""
+    known = (a >= 0) & (b >= 0)
+    n, sides = int(known.sum()), (a[known], b[known])
+    if n < FEWEST_ROWS:
+        return False
+    joint, counts = np.unique(joint_codes(sides), return_counts=True)
+    n_apart, n_other = 0, n
+    for of_pair, side in zip(divmod(joint, sides[1].max() + 1), sides, strict=True):
+        most = np.zeros(of_pair.max() + 1, np.int64)
+        np.maximum.at(most, of_pair, counts)
+        n_apart = max(n_apart, n - int(most.sum()))
+        n_other = min(n_other, n - int(np.bincount(side).max()))
+    return n_apart <= min((1 - KEPT_HOLDS) * n, MOST_OF_CHANCE * n_other)
 
 
 def _is_storable(rule: Rule, times: Collection[Hashable]) -> bool:
