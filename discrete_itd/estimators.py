@@ -603,6 +603,12 @@ class DiffusionDensity(Persistent, DensityMixin, BaseEstimator):
         ------
         ValueError
             As of :meth:`entropy`.
+
+        References
+        ----------
+        Yu, Shi, Kong, Jia, Ver Steeg, "MMG: mutual information estimation via the MMSE gap in diffusion", NeurIPS 2025,
+        arXiv:2509.20609; Kong, Liu, Li, Yogatama, Ver Steeg, "Interpretable diffusion via information decomposition",
+        ICLR 2024, arXiv:2310.07972: the gap of two integrals (3), with and without the informing columns.
         """
         rows = self._rows_or_draws(X, n_rows, random_state)
         informing, informed, known = _roles(rows, {"about": about, "of": of, "given": given})
