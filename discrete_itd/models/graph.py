@@ -25,6 +25,7 @@ from discrete_itd.denoisers.graph_search import Counted, Search, parents_first
 from discrete_itd.encoders import Column, Rows
 from discrete_itd.models.information import log_prob_of, log_prob_of_sets, pairs_work
 from discrete_itd.models.model import Model
+from discrete_itd.reading.text import visible
 
 if TYPE_CHECKING:
     import networkx
@@ -116,8 +117,8 @@ class ColumnGraph:
 
 def _quoted(name: object) -> str:
     """A name as a string of Graphviz."""
-    escaped = str(name).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{" ".join(escaped.split())}"'
+    escaped = visible(name).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def column_graph(model: Model, rows: Rows, n_evaluations: int) -> ColumnGraph:

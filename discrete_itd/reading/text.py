@@ -26,6 +26,7 @@ OTHER_CHARACTER = re.compile(rf"{OTHER_DIGIT.pattern}|[{''.join(SAME_CHARACTER)}
 TRUTHS = {w: w.lower() == "true" for w in ("True", "TRUE", "true", "False", "FALSE", "false")}
 GAP_WORDS = ("", "na", "n/a", "nan", "nat", "null", "none", "#n/a", "#na", "<na>")  # in lower case
 WHOLE = re.compile(r"\s*\d+\s*", re.ASCII)
+HIDDEN_SPACE = re.compile(r"(?<![^ ]) | \Z")  # at an end, or beside another one
 LEADING_ZERO = re.compile(r"[+-]?0\d+", re.ASCII)  # of a code
 ISO_DATE = r"\d{4}-\d\d-\d\d"  # at the start of an ISO date or time
 MOST_NAMED = 3  # most texts of a column, and most columns of one sort, that a warning names
@@ -46,6 +47,23 @@ def quoted(value: Any) -> str:
     if not isinstance(value, str):
         return repr(value)
     return repr("".join(" " if unicodedata.category(c) == "Zs" else c for c in value))
+
+
+def visible(text: object) -> str:
+    r"""Any text on one line, as itself but for what people would not see, which is written as Python escapes.
+
+    Single spaces between words are seen; controls, changes of direction and all other spaces are not. So different
+    texts without backslashes stay different.
+
+    Examples
+    --------
+    >>> print(visible("a b"), visible(" x"), visible("a  b"), visible("a\n"))
+    a b \x20x a \x20b a\n
+    """
+    escaped = (
+        c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in str(text)
+    )
+    return HIDDEN_SPACE.sub(r"\\x20", "".join(escaped))
 
 
 def denotes_missing(text: str) -> bool:

@@ -136,18 +136,20 @@ def compare_tables(
 
 
 def encoded_tables(
-    tables: Mapping[str, Any], reader: Callable[..., Any]
+    tables: Mapping[str, Any], reader: Callable[..., Any], fewest_drawn: int = MIN_ROWS
 ) -> tuple[dict[str, pd.DataFrame], np.ndarray, np.ndarray, list[Hashable]]:
     """Tables of the same columns as frames, and one below the other as codes and numbers (N, C), NaN where missing.
 
     Also which columns are nominal, (C,), with the most frequent category as 0, and their names. Columns are those of
-    the table "drawn", without identifiers and free text. ``reader`` is the function that has been called.
+    the table "drawn", without identifiers and free text. ``reader`` is the function that has been called; fewer rows
+    than MIN_ROWS, or ``fewest_drawn``, are refused.
     """
-    frames = {name: read_rows(X, reader)[0] for name, X in tables.items()}
+    frames = {name: read_rows(X, reader, fewest=0)[0] for name, X in tables.items()}
     names = [*frames["drawn"]]
     for table, frame in frames.items():
-        if len(frame) < MIN_ROWS:
-            raise ValueError(f"{table} has {len(frame)} rows; a comparison needs {MIN_ROWS}")
+        fewest = fewest_drawn if table == "drawn" else MIN_ROWS
+        if len(frame) < fewest:
+            raise ValueError(f"{table} has {len(frame)} rows; a comparison needs {fewest}")
         for name in names:
             if name not in frame:
                 raise ValueError(f"column {name!r}: of drawn, {table} lacks it")

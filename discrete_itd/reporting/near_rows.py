@@ -6,12 +6,17 @@ Rows are probable by a kernel density of the N real rows, relative to independen
           \, k_j(x_j, x_{ij})\big),
 
 where :math:`k_j` of a category is :math:`1[x_j = x_{ij}] / p_j(x_j)`, so that agreement on a rare one counts more; of a
-number, mostly a Laplace kernel on the scale of ranks, and for a share the same as of a category. Without row i the sum
-lacks its term: that is the leave-one-out density in closed form, of the same scales and shares.
+number, mostly a Laplace kernel on the scale of ranks, reflected at both ends, and for a share the same as of a
+category. Without row i the sum lacks its term: that is the leave-one-out density in closed form, of the same scales and
+shares.
+
+P-values are conformal: drawn and real rows are treated alike. Shares and ranks of x are those among the real rows and x
+itself, else a value that no real row has would be compared with none. And x is one more row to which real rows may owe.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -41,7 +46,8 @@ def find_near_rows(real: Any, drawn: Any) -> pd.DataFrame:
     real : DataFrame or array-like, shape (N, C)
         The rows that a model was fitted to, one of each person. At least 50.
     drawn : DataFrame or array-like, shape (M, C)
-        Rows drawn from it, or made by any other means. Columns that it lacks, identifiers and free text do not count.
+        Any number of rows drawn from it, or made by any other means. Columns that it lacks, identifiers and free text
+        do not count.
 
     Returns
     -------
@@ -49,8 +55,8 @@ def find_near_rows(real: Any, drawn: Any) -> pd.DataFrame:
         With the index of ``drawn``, the row nearest to a real one first. ``row`` is the label of the real row without
         which the drawn one is least probable; ``nats_with`` and ``nats_without`` it are log-probabilities beyond
         independent columns, by a kernel density of the real rows, and ``nats`` their difference. ``p_value`` is the
-        share of real rows that owe as much to another real row: of rows of strangers, 1 % have one of at most .01, so
-        that more than these among drawn ones are too near.
+        share of rows that owe as much to another one, among the real rows and the drawn one: of rows of strangers, at
+        most 1 % have one of at most .01, so that if more drawn ones have, some are too near.
 
     Raises
     ------
@@ -60,7 +66,8 @@ def find_near_rows(real: Any, drawn: Any) -> pd.DataFrame:
     Notes
     -----
     The density is that of the real rows, not of the model that drew: a neural one cannot be asked what it would be
-    without a row, and the question is about the drawn row. A row that two persons have owes little to either. Where
+    without a row, and the question is about the drawn row. A row that two persons have owes little to either. A copy
+    and its real row owe each other as much, so a copy's p-value is at least 2 / (N + 1): .01 needs 199 real rows. Where
     rows of ``real`` belong to the same person, they are strangers by mistake, and p-values are too large. That no row
     is near is no proof of privacy.
 
@@ -74,25 +81,68 @@ def find_near_rows(real: Any, drawn: Any) -> pd.DataFrame:
        row  p_value
     7  123     0.01
     """
-    frames, x, nominal, _ = encoded_tables({"real": real, "drawn": drawn}, find_near_rows)
+    frames, x, nominal, _ = encoded_tables({"real": real, "drawn": drawn}, find_near_rows, 0)
     n = len(frames["real"])
     known = RowKernel.fit(x[:n], nominal)
-    nearest, with_all, without = known.nearest(x[n:], np.full(len(x) - n, -1))
-    strangers = np.linspace(0, n - 1, min(n, MOST_STRANGERS)).astype(int)
-    _, *of_strangers = known.nearest(x[strangers], strangers)
-    nats, usual = with_all - without, np.sort(of_strangers[0] - of_strangers[1])
-    n_as_near = len(usual) - np.searchsorted(usual, nats - 1e-9)  # but for rounding
-    found = pd.DataFrame(
+    chosen = np.linspace(0, n - 1, min(n, MOST_STRANGERS)).astype(int)
+    # of a real row as a stranger: its cells are counted once, or twice, as where the drawn row has the same ones
+    once, twice = (
+        Sums.joined([Sums.of(terms) for terms in known.blocks(x[chosen], chosen, also)])
+        for also in (0, 1)
+    )
+    parts, n_as_near = [], []
+    for terms in known.blocks(x[n:]):
+        parts.append(Sums.of(terms))
+        term = terms[:, chosen]  # kernels are symmetric: that of the drawn row at the real one, too
+        is_nearest = term > once.largest
+        nats = np.where(is_nearest, twice.plus(term).nats, once.plus(term).nats)
+        n_as_near.append((nats >= parts[-1].nats[:, None] - 1e-9).sum(1))  # but for rounding
+    found = Sums.joined(parts)
+    with_all, without = found.total - np.log(n), found.rest - np.log(n - 1)
+    table = pd.DataFrame(
         {
-            "row": frames["real"].index[nearest],
+            "row": frames["real"].index[found.nearest],
             "nats_with": with_all,
             "nats_without": without,
-            "nats": nats,
-            "p_value": (1 + n_as_near) / (1 + len(usual)),
+            "nats": with_all - without,
+            "p_value": (1 + np.concatenate(n_as_near)) / (1 + len(chosen)),
         },
         index=frames["drawn"].index,
     )
-    return found.iloc[np.argsort(-nats, kind="stable")]
+    return table.iloc[np.argsort(without - with_all, kind="stable")]
+
+
+class Sums(NamedTuple):
+    """The real row of the largest term, its log term, and the log sums of all terms and of all but the largest."""
+
+    nearest: Ints
+    largest: Floats
+    total: Floats
+    rest: Floats
+
+    @classmethod
+    def of(cls, terms: Floats) -> Sums:
+        """Sums (B,) of log terms (B, N)."""
+        nearest, rows = terms.argmax(1), np.arange(len(terms))
+        others = terms.copy()
+        others[rows, nearest] = -np.inf
+        return cls(nearest, terms[rows, nearest], logsumexp(terms, 1), logsumexp(others, 1))
+
+    @classmethod
+    def joined(cls, parts: list[Sums]) -> Sums:
+        """The sums of all rows of some parts."""
+        return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+    def plus(self, term: Floats) -> Sums:
+        """The sums with one more log term."""
+        rest = np.where(term > self.largest, self.total, np.logaddexp(self.rest, term))
+        most = np.maximum(term, self.largest)
+        return Sums(self.nearest, most, np.logaddexp(self.total, term), rest)
+
+    @property
+    def nats(self) -> Floats:
+        """How much is owed to the largest term, but for a constant of the number of rows."""
+        return self.total - self.rest
 
 
 class Scales(NamedTuple):
@@ -107,12 +157,7 @@ class RowKernel:
 
     def __init__(self, rows: Floats, nominal: Bools, scales: Scales) -> None:
         self.rows, self.nominal, self.scales = rows, nominal, scales
-        self._values, self._shares = [], []  # distinct cells of each column, and their shares
-        for cells in rows.T:
-            values, counts = np.unique(cells[~np.isnan(cells)], return_counts=True)
-            self._values.append(values)
-            self._shares.append(counts / len(rows))
-        self._ranks = [self._rank(j, cells) for j, cells in enumerate(rows.T)]
+        self._known = [np.sort(cells[~np.isnan(cells)]) for cells in rows.T]
 
     @classmethod
     def fit(cls, rows: Floats, nominal: Bools) -> RowKernel:
@@ -121,58 +166,50 @@ class RowKernel:
         pilot = np.linspace(0, len(some) - 1, min(len(some), PILOT_ROWS)).astype(int)
 
         def log_likelihood(scales: Scales) -> float:
-            terms = cls(some, nominal, scales).log_terms(some[pilot])
-            terms[np.arange(len(pilot)), pilot] = -np.inf
+            terms = cls(some, nominal, scales).log_terms(some[pilot], pilot, 0)
             return float(np.asarray(logsumexp(terms, 1)).mean())
 
         reaches = REACH if not nominal.all() else REACH[:1]
         best = max((Scales(*both) for both in product(INDEPENDENCE, reaches)), key=log_likelihood)
         return cls(rows, nominal, best)
 
-    def _rank(self, column: int, cells: Floats) -> Floats:
-        """Ranks of cells among the known cells of a column, between 0 and 1; NaN where missing."""
-        values, shares = self._values[column], self._shares[column]
-        if self.nominal[column] or not len(values):
-            return cells
-        middles = np.cumsum(shares) - shares / 2
-        return np.interp(cells, values, middles / shares.sum())
-
-    def log_terms(self, rows: Floats) -> Floats:
-        """Log of the terms of all real rows, (B, N), at rows (B, C)."""
-        share, reach = self.scales
-        out = np.zeros((len(rows), len(self.rows)))
-        for j, cells in enumerate(rows.T):
-            values, shares = self._values[j], self._shares[j]
-            is_missing, has = np.isnan(cells), np.isnan(self.rows[:, j])
-            place = np.minimum(np.searchsorted(values, cells), max(0, len(values) - 1))
-            # a cell that no real row has is compared with none
-            of_own = shares[place] if len(values) else np.ones(len(cells))
-            of_own = np.where(is_missing, max(has.mean(), 1 / len(has)), of_own)
-            same = (cells[:, None] == self.rows[:, j]) | (is_missing[:, None] & has)
-            kernel = same / of_own[:, None]
-            if not self.nominal[j] and len(values):
-                u, v = self._rank(j, cells)[:, None], self._ranks[j]
-                inside = 1 - (np.exp(-v / reach) + np.exp((v - 1) / reach)) / 2
-                near = np.exp(-np.abs(u - v) / reach) / (2 * reach * inside) / shares.sum()
-                near = np.where(np.isnan(near), 0.0, (1 - EQUAL) * near + EQUAL * kernel)
-                kernel = np.where(is_missing[:, None], kernel, near)
-            out += np.log(share + (1 - share) * kernel)
-        return out
-
-    def nearest(self, rows: Floats, own: Ints) -> tuple[Ints, Floats, Floats]:
-        """The real row (B,) without which each row is least probable, and log P (B,) with and without it.
-
-        ``own`` (B,) is the number of the real row that a row is itself, to be left out of all; -1 if none.
-        """
-        parts, step = [], max(1, PAIRS // len(self.rows))
-        for start in range(0, len(rows), step):
+    def blocks(self, rows: Floats, own: Ints | None = None, also: int = 1) -> Iterator[Floats]:
+        """:meth:`log_terms` of some of the rows at a time."""
+        step = max(1, PAIRS // len(self.rows))
+        for start in range(0, max(1, len(rows)), step):
             part = slice(start, start + step)
-            terms, is_itself = self.log_terms(rows[part]), own[part] >= 0
-            terms[np.flatnonzero(is_itself), own[part][is_itself]] = -np.inf
-            n = len(self.rows) - is_itself
-            most = terms.argmax(1)
-            with_all = logsumexp(terms, 1) - np.log(n)
-            terms[np.arange(len(terms)), most] = -np.inf
-            parts.append((most, with_all, logsumexp(terms, 1) - np.log(n - 1)))
-        found = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        return found[0], found[1], found[2]
+            yield self.log_terms(rows[part], None if own is None else own[part], also)
+
+    def log_terms(self, rows: Floats, own: Ints | None = None, also: int = 1) -> Floats:
+        """Log of the terms (B, N) of all real rows at rows (B, C), new ones or the real rows ``own`` (B,).
+
+        Shares and ranks of the cells of a row are those among the real rows and the row itself, ``also`` times. A real
+        row has no term at itself.
+        """
+        share, reach = self.scales
+        n, out = len(self.rows) + also, np.zeros((len(rows), len(self.rows)))
+        for j, cells in enumerate(rows.T):
+            x, y, known = cells[:, None], self.rows[:, j], self._known[j]
+            is_missing, has_gap = np.isnan(x), np.isnan(y)
+            same = (x == y) | (is_missing & has_gap)
+            kernel = same * (n / (same.sum(1, keepdims=True) + also))
+            if not self.nominal[j]:
+                n_known = max(1, len(known) + also)
+                u, v = (
+                    (np.searchsorted(known, c) + np.searchsorted(known, c, "right")) / 2
+                    for c in (x, y)
+                )
+                # cosh of the distances from 0 and from 1, of x, of rows below it and of rows above, whose ranks move
+                (from_0, to_1), (below, _), (_, above) = (
+                    (np.cosh(rank / n_known / reach), np.cosh((1 - rank / n_known) / reach))
+                    for rank in (u + also / 2, v, v + also)
+                )
+                near = np.where(y > x, from_0 * above, to_1 * below)
+                near = np.where(same, from_0 * to_1, near)
+                near *= n / n_known / (reach * np.sinh(1 / reach))
+                near = (1 - EQUAL) * near + EQUAL * kernel
+                kernel = np.where(is_missing, kernel, np.where(has_gap, 0.0, near))
+            out += np.log(share + (1 - share) * kernel)
+        if own is not None:
+            out[np.arange(len(rows)), own] = -np.inf
+        return out

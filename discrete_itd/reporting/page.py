@@ -288,7 +288,7 @@ def blamed(found: Findings, by: str) -> list[tuple[str, int]]:
     columns, kinds = found.kinds["column"], found.kinds["kind"]
     names = [c or "no single column" for c in columns]
     if by == "kind":
-        names = [f"{c} {kind}".strip() for c, kind in zip(columns, kinds, strict=True)]
+        names = [f"{c} {kind}" if c else kind for c, kind in zip(columns, kinds, strict=True)]
     return Counter(names).most_common()
 
 

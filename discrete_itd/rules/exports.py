@@ -11,6 +11,7 @@ import pandas as pd
 
 from discrete_itd.encoders import Column
 from discrete_itd.reading.frames import family
+from discrete_itd.reading.text import visible
 from discrete_itd.rules.languages import SQL, Inexpressible, Pandas, is_storable
 from discrete_itd.rules.statements import (
     Condition,
@@ -47,12 +48,6 @@ def dtypes_of(frame: pd.DataFrame) -> dict[Hashable, Any]:
     return {name: cells.dtype for name, cells in frame.items()}
 
 
-def _one_line(text: str) -> str:
-    """A text as a comment has it: without new lines, and with what people would not see as its escape."""
-    line = " ".join(text.split())
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-
-
 def sql_of(rules: Sequence[Rule], schema: Schema, frame: pd.DataFrame, name: str) -> str:
     """A CREATE TABLE with rules as constraints; comments on those that are none."""
     dtypes = dtypes_of(frame)
@@ -69,7 +64,7 @@ def sql_of(rules: Sequence[Rule], schema: Schema, frame: pd.DataFrame, name: str
     lines, comments, seen = list[str](), list[str](), set[str]()
     for column, dtype in dtypes.items():
         if str(column).lower() in seen or not is_storable(str(column)):
-            comments.append(f"-- no column of SQL: {_one_line(str(column))} (SQL cannot name it)\n")
+            comments.append(f"-- no column of SQL: {visible(str(column))} (SQL cannot name it)\n")
         else:
             lines.append(f"{quoted(column)} {TYPES.get(family(dtype) or '', 'VARCHAR')}")
             seen.add(str(column).lower())
@@ -77,7 +72,7 @@ def sql_of(rules: Sequence[Rule], schema: Schema, frame: pd.DataFrame, name: str
         if code:
             lines.append(code)
         else:
-            comments.append(f"-- not in SQL: {_one_line(rule.text)} ({_one_line(reason)})\n")
+            comments.append(f"-- not in SQL: {visible(rule.text)} ({visible(reason)})\n")
     body = ",\n  ".join(lines)
     return f"{''.join(comments)}CREATE TABLE {quoted(name)} (\n  {body}\n);\n"
 
@@ -98,7 +93,7 @@ def pandera_of(rules: Sequence[Rule], schema: Schema, frame: pd.DataFrame) -> st
                 f"        pa.Check(lambda t: {code}, name={rule.text!r}, ignore_na=False),"
             )
         else:
-            lines.append(f"        # not in pandas: {_one_line(rule.text)} ({_one_line(reason)})")
+            lines.append(f"        # not in pandas: {visible(rule.text)} ({visible(reason)})")
     return "\n".join([*lines, "    ],", ")", ""])
 
 
@@ -160,7 +155,7 @@ def great_expectations_of(rules: Sequence[Rule], schema: Schema, frame: pd.DataF
         "suite = gx.ExpectationSuite(name='rules', expectations=[",
     ]
     for rule, code, reason in _said(rules, call):
-        comment = f"# no expectation: {_one_line(rule.text)} ({_one_line(reason)})"
+        comment = f"# no expectation: {visible(rule.text)} ({visible(reason)})"
         lines.append(f"    {code}," if code else f"    {comment}")
     return "\n".join([*lines, "])", ""])
 
@@ -186,5 +181,5 @@ def dqx_of(rules: Sequence[Rule], schema: Schema, frame: pd.DataFrame) -> str:
 
     parts = list[str]()
     for rule, code, reason in _said(rules, check):
-        parts.append(code or f"# not in SQL: {_one_line(rule.text)} ({_one_line(reason)})\n")
+        parts.append(code or f"# not in SQL: {visible(rule.text)} ({visible(reason)})\n")
     return "".join(parts)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from discrete_itd.reading.text import visible
 from discrete_itd.statistics import count, percent, plus_minus
 
 HEADING = "# Model card: "  # by which a card is known
@@ -34,9 +35,9 @@ def model_card(estimator: Any, scorer: Any = None, rules: Sequence[str] = ()) ->
 
     density = estimator if scorer is None else scorer.density
     model, of_columns = density.model_, "An `open` column has a level for values never seen."
-    known = facts(model, density.n_evaluations)
+    known, fitted = facts(model, density.n_evaluations), " ".join(repr(estimator).split())
     sections = {
-        "Model": [f"* fitted as {code(repr(estimator))}"],
+        "Model": [f"* fitted as {code(fitted)}"],
         "Data": [of_columns, "", *table(columns_table(model.encoder))],
     }
     sections["Model"] += [f"* {name}: {inline(text)}" for name, text in known.items()]
@@ -221,17 +222,14 @@ def limits(model: Any) -> list[str]:
 def code(text: object) -> str:
     """Any text as a span of code on one line, in which nothing is markup.
 
-    Characters that cannot be printed, like controls and changes of direction, are written as Python escapes.
+    What people would not see, like controls, changes of direction and spaces at the ends, is in Python escapes.
 
     Examples
     --------
     >>> code("a`b")
     '``a`b``'
     """
-    words = " ".join(str(text).split())
-    shown = "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "replace").decode() for c in words
-    )
+    shown = visible(text)
     fence = "`" * (1 + max(map(len, re.findall("`+", shown)), default=0))
     pad = " " if not shown or "`" in (shown[0], shown[-1]) else ""
     return f"{fence}{pad}{shown}{pad}{fence}"
@@ -245,7 +243,7 @@ def inline(text: object) -> str:
     >>> inline("tree + mixture"), inline("<b>")
     ('tree + mixture', '`<b>`')
     """
-    words = " ".join(str(text).split())
+    words = visible(text)
     return words if NO_MARKUP.fullmatch(words) else code(words)
 
 

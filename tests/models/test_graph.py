@@ -1,6 +1,8 @@
 """The graph of columns: what is independent has no edge, and an edge has the nats that are known."""
 
+import re
 import sys
+from collections.abc import Hashable
 
 import numpy as np
 import pandas as pd
@@ -121,6 +123,15 @@ def test_the_graph_is_written_for_networkx_and_graphviz():
     dot = graph.to_dot()
     assert dot.count("->") == len(edges)
     assert r'8 [label="say \"a\\b\""]' in dot
+
+
+def test_names_that_differ_by_spaces_have_other_labels():
+    names: list[Hashable] = ["x", " x", "x ", "a b", "a  b", "a\nb", "a\u00a0b", " ", "  ", ""]
+    edges = pd.DataFrame([("x", " x", 1.0, 0.1)], columns=["parent", "child", "nats", "stderr"])
+    dot = ColumnGraph(names, edges).to_dot()
+    labels = re.findall(r'^  \d+ \[label="(.*)"\]$', dot, re.MULTILINE)
+    assert len(set(labels)) == len(names)
+    assert labels[:4] == ["x", r"\\x20x", r"x\\x20", "a b"]
 
 
 def test_a_density_that_is_not_fitted_is_fitted_to_the_table():

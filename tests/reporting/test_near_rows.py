@@ -5,10 +5,9 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binom
 
 from discrete_itd import find_near_rows
-from discrete_itd.reporting.near_rows import RowKernel, Scales
+from discrete_itd.reporting.near_rows import RowKernel, Scales, Sums
 
 pytestmark = pytest.mark.single_precision
 
@@ -29,22 +28,22 @@ def people(n, seed):
 
 
 def naive_density(x, rows, nominal, scales):
-    """P(x) of a row, relative to independent columns, by loops over rows and columns."""
-    total = 0.0
+    """P(x) of a new row, relative to independent columns, by loops over the rows and columns of a table with it."""
+    total, whole = 0.0, np.vstack([rows, x])
     for row in rows:
         term = 1.0
         for j, (a, b) in enumerate(zip(x, row, strict=True)):
-            cells = rows[:, j]
+            cells = whole[:, j]
             known = cells[~np.isnan(cells)]
-            if math.isnan(a):
-                kernel = math.isnan(b) / max(np.isnan(cells).mean(), 1 / len(rows))
-            else:
-                kernel = (a == b) / max((cells == a).mean(), 1e-9)
+            same = np.isnan(cells) if math.isnan(a) else cells == a
+            kernel = (a == b or (math.isnan(a) and math.isnan(b))) / same.mean()
             if not nominal[j] and not math.isnan(a) and not math.isnan(b):
                 u, v = ((np.sum(known < c) + np.sum(known == c) / 2) / len(known) for c in (a, b))
-                inside = 1 - (math.exp(-v / scales.reach) + math.exp((v - 1) / scales.reach)) / 2
-                near = math.exp(-abs(u - v) / scales.reach) / (2 * scales.reach * inside)
-                kernel = 0.9 * near * len(rows) / len(known) + 0.1 * kernel
+                images = [v + 2 * i for i in range(-9, 10)] + [2 * i - v for i in range(-9, 10)]
+                near = sum(math.exp(-abs(u - w) / scales.reach) for w in images) / 2 / scales.reach
+                kernel = 0.9 * near * len(whole) / len(known) + 0.1 * kernel
+            elif not nominal[j] and math.isnan(a) != math.isnan(b):
+                kernel = 0.0
             term *= scales.independence + (1 - scales.independence) * kernel
         total += term
     return total / len(rows)
@@ -70,31 +69,71 @@ def test_the_closed_form_is_a_mean_over_the_other_rows():
     kernel = RowKernel(rows[10:], np.zeros(2, bool), Scales(0.1, 0.1))
     terms = np.exp(kernel.log_terms(rows[:10]))
     without = [[np.log(np.delete(t, i).mean()) for i in range(len(t))] for t in terms]
-    nearest, with_all, least = kernel.nearest(rows[:10], np.full(10, -1))
-    assert nearest.tolist() == np.argmin(without, 1).tolist()
-    assert with_all == pytest.approx(np.log(terms.mean(1)))
-    assert least == pytest.approx(np.min(without, 1))
-    # of a row that is one of them, they are the others
-    found = kernel.nearest(rows[10:13], np.arange(3))
-    for i in range(3):
-        others = RowKernel(rows[10:], np.zeros(2, bool), Scales(0.1, 0.1)).log_terms(
-            rows[10 + i : 11 + i]
+    found = Sums.of(np.log(terms))
+    assert found.nearest.tolist() == np.argmin(without, 1).tolist()
+    assert found.total - np.log(50) == pytest.approx(np.log(terms.mean(1)))
+    assert found.rest - np.log(49) == pytest.approx(np.min(without, 1))
+    more = Sums.of(np.log(terms[:, :-1])).plus(np.log(terms[:, -1]))
+    assert more.nats == pytest.approx(found.nats)
+
+
+def test_a_real_row_among_the_others_is_a_new_row_of_these():
+    """Shares and ranks, and so terms, are those of the table without the row to which it comes as a new one."""
+    rows = people(40, 0).assign(income=1.0)[["height", "weight"]].to_numpy()
+    rows = np.column_stack([rows, np.random.default_rng(0).integers(5, size=40)]).astype(float)
+    rows[:5, 1] = np.nan
+    how = np.array([False, False, True]), Scales(0.1, 0.1)
+    found = RowKernel(rows, *how).log_terms(rows, np.arange(40), 0)
+    for i in range(40):
+        alone = RowKernel(np.delete(rows, i, 0), *how).log_terms(rows[i : i + 1])[0]
+        assert np.delete(found[i], i) == pytest.approx(alone)
+
+
+def numbers(n, seed):
+    random = np.random.default_rng(seed)
+    return pd.DataFrame(random.normal(size=(n, 1)) + random.normal(size=(n, 5)) / 2)
+
+
+def categories(n_levels):
+    def drawn(n, seed):
+        """Levels of which most are rare, and that often agree in all columns."""
+        random = np.random.default_rng(seed)
+        levels = (n_levels * random.random((n, 6)) ** 2).astype(int)
+        return pd.DataFrame(np.where(random.random((n, 6)) < 0.4, levels[:, :1], levels)).astype(
+            str
         )
-        assert found[1][i] == pytest.approx(np.log(np.exp(np.delete(others, i)).mean()))
-        assert found[0][i] == np.delete(np.arange(50), i)[np.delete(others, i).argmax()]
+
+    return drawn
 
 
-def test_strangers_are_as_near_as_they_are_to_be():
-    p = find_near_rows(people(1000, 0), people(1000, 1))["p_value"]
-    for level in (0.01, 0.1):
-        low, high = binom.interval(0.9999, 1000, level)
-        assert low / 2 <= (p <= level).sum() <= 2 * high
+def with_gaps(n, seed):
+    frame = people(n, seed)
+    return frame.mask(np.random.default_rng(seed).random(frame.shape) < 0.2)
+
+
+@pytest.mark.parametrize(("n", "n_tables"), [(50, 25), (200, 8)])
+def test_strangers_are_as_near_as_they_are_to_be(n, n_tables):
+    """Of fresh rows as many as the level, or fewer by ties, have a p-value at most that; a mean over tables."""
+    kinds = [people, numbers, categories(3), categories(40), with_gaps]
+    levels = np.array([0.02, 0.05, 0.1])
+    shares = np.array(
+        [
+            (find_near_rows(kind(n, i), kind(80, i + 100))["p_value"].to_numpy() <= levels[:, None])
+            for kind in kinds
+            for i in range(n_tables)
+        ]
+    ).mean(-1)
+    error = shares.std(0, ddof=1) / np.sqrt(len(shares))
+    possible = np.floor(levels * (n + 1)) / (n + 1)
+    assert (shares.mean(0) <= possible + 2 * error).all()
+    assert (shares.mean(0) >= 0.5 * possible).all()
 
 
 def test_copies_of_one_person_come_first_with_their_labels():
     real, drawn = people(400, 0), people(100, 1)
     real.index = [f"person {i}" for i in range(400)]
     drawn.iloc[:5] = real.iloc[20:25]
+    drawn.loc[3:4, "c0"] = ["4", "5"]  # but for one cell
     drawn["extra"] = 0.0  # of each table, columns that both have
     found = find_near_rows(real.assign(extra=0.0), drawn)
     assert sorted(found.index[:5]) == [0, 1, 2, 3, 4]
@@ -102,9 +141,14 @@ def test_copies_of_one_person_come_first_with_their_labels():
     assert (found.loc[range(5), "p_value"] < 0.01).all()
     assert found["nats"].to_numpy() == pytest.approx(found["nats_with"] - found["nats_without"])
     assert found["nats"].is_monotonic_decreasing
-    assert found["p_value"].is_monotonic_increasing
     shuffled = find_near_rows(real.sample(frac=1, random_state=0).assign(extra=0.0), drawn[::-1])
     assert shuffled["row"].to_dict() == found["row"].to_dict()
+
+
+def test_a_copy_and_its_real_row_owe_each_other_as_much():
+    for real in (people(50, 0), numbers(50, 0), categories(3)(50, 0), categories(40)(50, 0)):
+        least = find_near_rows(real, real)["p_value"].to_numpy().min()
+        assert least == pytest.approx(2 / 51)
 
 
 def test_a_row_that_two_persons_have_owes_little_to_either():
@@ -118,7 +162,9 @@ def test_a_row_that_two_persons_have_owes_little_to_either():
 
 def test_tables_that_do_not_fit_are_named():
     real = people(60, 0)
-    with pytest.raises(ValueError, match="drawn has 10 rows; a comparison needs 50"):
-        find_near_rows(real, people(10, 1))
+    with pytest.raises(ValueError, match="real has 49 rows; a comparison needs 50"):
+        find_near_rows(real[:49], people(10, 1))
+    assert find_near_rows(real, people(60, 1)[:1]).shape == (1, 5)
+    assert find_near_rows(real, people(60, 1)[:0]).shape == (0, 5)
     with pytest.raises(ValueError, match="column 'c1': of drawn, real lacks it"):
         find_near_rows(real.drop(columns="c1"), real)

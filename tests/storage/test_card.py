@@ -73,6 +73,17 @@ def test_a_card_says_what_the_model_is(tmp_path):
     assert loaded.model_card() == model.model_card()
 
 
+def test_columns_whose_names_differ_by_spaces_stay_apart_on_the_card():
+    names = ["x", " x", "x ", "a b", "a  b", "a\nb", "a\u00a0b", "<x", " <x"]
+    random = np.random.default_rng(0)
+    frame = pd.DataFrame({name: random.random(60) < 0.5 for name in names})
+    said = lines_of(settled("independent").fit(frame).model_card())
+    shown = re.findall(r"^\| (.*?) \| nominal", said["Data"], re.MULTILINE)
+    assert len({" ".join(re.sub("`", "", name).split()) for name in shown}) == len(names)
+    assert shown[:2] == ["x", r"`\x20x`"]
+    assert r"`x`, `\x20x`, `x\x20`" in said["Limits"]
+
+
 def test_a_card_says_what_a_model_along_paths_was_chosen_from_and_is_in():
     network = Network(width=2, depth=1, base="independent")
     frame = table().assign(size=np.random.default_rng(1).normal(size=200))
@@ -139,7 +150,7 @@ def test_names_in_a_card_are_no_markup():
         "pipe|d": "`pipe\\|d`",
         "`": "`` ` ``",
         "a`b``c": "```a`b``c```",
-        "x\n\n# y": "`x # y`",
+        "x\n\n# y": "`x\\n\\n# y`",
         "<script>": "`<script>`",
         "[a](http://b)": "`[a](http://b)`",
         "www.a.b": "`www.a.b`",
@@ -164,7 +175,7 @@ def test_tables_and_lists_are_markdown():
     assert markdown.table(frame) == [
         "| `a\\|b` | n |",
         "|---|---|",
-        "| x y | 0.333333 |",
+        "| `x\\ny` | 0.333333 |",
         "| `\\` | nan |",
     ]
     assert listed(list("abc"), most=2) == "`a`, `b` and 1 more"
