@@ -12,7 +12,7 @@ import pandas as pd
 from discrete_itd.encoders import Column
 from discrete_itd.reading.frames import family
 from discrete_itd.reading.text import visible
-from discrete_itd.rules.languages import SQL, Inexpressible, Pandas, is_storable
+from discrete_itd.rules.languages import SQL, Inexpressible, Pandas, is_name
 from discrete_itd.rules.statements import (
     Condition,
     Format,
@@ -63,7 +63,7 @@ def sql_of(rules: Sequence[Rule], schema: Schema, frame: pd.DataFrame, name: str
 
     lines, comments, seen = list[str](), list[str](), set[str]()
     for column, dtype in dtypes.items():
-        if str(column).lower() in seen or not is_storable(str(column)):
+        if str(column).lower() in seen or not is_name(str(column)):
             comments.append(f"-- no column of SQL: {visible(str(column))} (SQL cannot name it)\n")
         else:
             lines.append(f"{quoted(column)} {TYPES.get(family(dtype) or '', 'VARCHAR')}")

@@ -90,6 +90,10 @@ class Language:
             raise Inexpressible(f"{name} is text")
         return self.column(name)
 
+    def is_short(self, name: Hashable) -> bool:
+        """Whether a column has floats of 32 bits."""
+        return str(self.dtypes[name]).lower() == "float32"
+
     def check_plain(self, *names: Hashable) -> None:
         """Raise :class:`Inexpressible` where text was read as something else, or numbers stand for missing cells."""
         for name in names:
@@ -110,6 +114,11 @@ def is_storable(text: str) -> bool:
     return not re.search("[\x00\ud800-\udfff]", text)
 
 
+def is_name(text: str) -> bool:
+    """Whether SQL can name a column so."""
+    return bool(text) and is_storable(text)
+
+
 class SQL(Language):
     """SQL as SQLite and DuckDB both have it, or as Spark has it."""
 
@@ -128,10 +137,15 @@ class SQL(Language):
         self.check_plain(name)
         if name in self.namesakes:
             raise Inexpressible(f"another column has the name {name} but for upper case")
-        if not is_storable(str(name)):
-            raise Inexpressible(f"{name} has a character that SQL does not have")
+        if not is_name(str(name)):
+            raise Inexpressible(f"SQL cannot name {str(name)!r}")
         mark = "`" if self.spark else '"'
         return mark + str(name).replace(mark, 2 * mark) + mark
+
+    def _of_family(self, name: Hashable, *families: str) -> str:
+        if self.is_short(name):
+            raise Inexpressible(f"{name} has floats of 32 bits")
+        return super()._of_family(name, *families)
 
     def literal(self, value: Any) -> str:
         if isinstance(value, bool):
@@ -165,6 +179,11 @@ class Pandas(Language):
     def column(self, name: Hashable) -> str:
         self.check_plain(name)
         return f"t[{name!r}]"
+
+    def _of_family(self, name: Hashable, *families: str) -> str:
+        column = super()._of_family(name, *families)
+        # rules read floats of 32 bits as the decimals that they show
+        return column + ".astype('float32').astype(str).astype(float)" * self.is_short(name)
 
     def literal(self, value: Any) -> str:
         if not isinstance(value, str | int | float):

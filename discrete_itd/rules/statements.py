@@ -13,6 +13,7 @@ import pandas as pd
 
 from discrete_itd.encoders.column import Column
 from discrete_itd.encoders.relations import FLOAT_ERROR, ON_LATTICE, Relation, is_numeric
+from discrete_itd.reading.frames import time_zone
 from discrete_itd.rules.cells import Floats, Ints, RuleCells
 from discrete_itd.rules.languages import Inexpressible, Language
 from discrete_itd.storage.values import AnyFloat, Like
@@ -225,7 +226,12 @@ class Equation(Statement):
         return self.names[self.relation.child]
 
     def follows(self, cells: RuleCells) -> Floats:
-        return self.relation.follows(cells.numbers)
+        # an off-lattice number, too, is compared as it is: the relation would round it
+        relation, child = self.relation, cells.numbers[:, self.relation.child]
+        with np.errstate(over="ignore", invalid="ignore"):
+            apart = np.abs(child - relation.values(cells.numbers))
+            room = relation.open_half(cells.numbers) + ON_LATTICE * relation.step
+            return np.where(np.isfinite(apart), apart <= room + FLOAT_ERROR * np.abs(child), np.nan)
 
     def instead(self, cells: RuleCells, row: int) -> str:
         if cells.schema[self.relation.child].family != "number":
@@ -295,6 +301,8 @@ class Order(Statement):
 
     def code(self, language: Language) -> str:
         low, high = map(language.ordered, self.columns)
+        if len({str(time_zone(language.dtypes[name])) for name in self.columns}) > 1:
+            raise Inexpressible("they have different time zones")
         return language.unless_missing(self.columns, f"{low} <= {high}")
 
 
