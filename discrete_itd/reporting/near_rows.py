@@ -87,17 +87,17 @@ def find_near_rows(real: Any, drawn: Any) -> pd.DataFrame:
     chosen = np.linspace(0, n - 1, min(n, MOST_STRANGERS)).astype(int)
     # of a real row as a stranger: its cells are counted once, or twice, as where the drawn row has the same ones
     once, twice = (
-        Sums.joined([Sums.of(terms) for terms in known.blocks(x[chosen], chosen, also)])
+        TermSums.joined([TermSums.of(terms) for terms in known.blocks(x[chosen], chosen, also)])
         for also in (0, 1)
     )
     parts, n_as_near = [], []
     for terms in known.blocks(x[n:]):
-        parts.append(Sums.of(terms))
+        parts.append(TermSums.of(terms))
         term = terms[:, chosen]  # kernels are symmetric: that of the drawn row at the real one, too
         is_nearest = term > once.largest
         nats = np.where(is_nearest, twice.plus(term).nats, once.plus(term).nats)
         n_as_near.append((nats >= parts[-1].nats[:, None] - 1e-9).sum(1))  # but for rounding
-    found = Sums.joined(parts)
+    found = TermSums.joined(parts)
     with_all, without = found.total - np.log(n), found.rest - np.log(n - 1)
     table = pd.DataFrame(
         {
@@ -112,7 +112,7 @@ def find_near_rows(real: Any, drawn: Any) -> pd.DataFrame:
     return table.iloc[np.argsort(without - with_all, kind="stable")]
 
 
-class Sums(NamedTuple):
+class TermSums(NamedTuple):
     """The real row of the largest term, its log term, and the log sums of all terms and of all but the largest."""
 
     nearest: Ints
@@ -121,23 +121,24 @@ class Sums(NamedTuple):
     rest: Floats
 
     @classmethod
-    def of(cls, terms: Floats) -> Sums:
+    def of(cls, terms: Floats) -> TermSums:
         """Sums (B,) of log terms (B, N)."""
         nearest, rows = terms.argmax(1), np.arange(len(terms))
         others = terms.copy()
         others[rows, nearest] = -np.inf
-        return cls(nearest, terms[rows, nearest], logsumexp(terms, 1), logsumexp(others, 1))
+        total, rest = (np.asarray(logsumexp(part, 1)) for part in (terms, others))
+        return cls(nearest, terms[rows, nearest], total, rest)
 
     @classmethod
-    def joined(cls, parts: list[Sums]) -> Sums:
+    def joined(cls, parts: list[TermSums]) -> TermSums:
         """The sums of all rows of some parts."""
         return cls(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
-    def plus(self, term: Floats) -> Sums:
+    def plus(self, term: Floats) -> TermSums:
         """The sums with one more log term."""
         rest = np.where(term > self.largest, self.total, np.logaddexp(self.rest, term))
         most = np.maximum(term, self.largest)
-        return Sums(self.nearest, most, np.logaddexp(self.total, term), rest)
+        return TermSums(self.nearest, most, np.logaddexp(self.total, term), rest)
 
     @property
     def nats(self) -> Floats:

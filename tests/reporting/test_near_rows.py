@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from discrete_itd import find_near_rows
-from discrete_itd.reporting.near_rows import RowKernel, Scales, Sums
+from discrete_itd.reporting.near_rows import RowKernel, Scales, TermSums
 
 pytestmark = pytest.mark.single_precision
 
@@ -69,11 +69,11 @@ def test_the_closed_form_is_a_mean_over_the_other_rows():
     kernel = RowKernel(rows[10:], np.zeros(2, bool), Scales(0.1, 0.1))
     terms = np.exp(kernel.log_terms(rows[:10]))
     without = [[np.log(np.delete(t, i).mean()) for i in range(len(t))] for t in terms]
-    found = Sums.of(np.log(terms))
+    found = TermSums.of(np.log(terms))
     assert found.nearest.tolist() == np.argmin(without, 1).tolist()
     assert found.total - np.log(50) == pytest.approx(np.log(terms.mean(1)))
     assert found.rest - np.log(49) == pytest.approx(np.min(without, 1))
-    more = Sums.of(np.log(terms[:, :-1])).plus(np.log(terms[:, -1]))
+    more = TermSums.of(np.log(terms[:, :-1])).plus(np.log(terms[:, -1]))
     assert more.nats == pytest.approx(found.nats)
 
 
