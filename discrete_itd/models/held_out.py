@@ -32,7 +32,9 @@ from discrete_itd.validation import seed_of, warn
 Made = TypeVar("Made")
 Ints = NDArray[np.int64]
 
-PLACES = 1000 * math.sqrt(3)  # irrational: numbers on a lattice lie on no border
+# Parts of the distance of a column's quartiles by which its numbers are told apart; irrational, so that numbers on a
+# lattice lie on no border.
+PLACES = 1000 * math.sqrt(3)
 
 # Seed of every division of rows, that of random_state=0, in the order of their content. A fit's own seed is that of
 # networks alone: half of what two seeds, and all that two orders of rows differed by were other rows ("Other seeds" in
@@ -95,8 +97,8 @@ def in_order_of_content(
     are, how many of them are at most as large, or, without an order, equal; then which rows these are, and which column
     it is, by the same (the refinement of colours of Weisfeiler and Leman, 1968). So neither the order in which rows
     come, nor units, names of levels, or the order of the columns matter. Rows that all this does not tell apart keep
-    their order before all are permuted, by a seed that differs between tables: ranks alone would hold out the same
-    ranks of every column, and what is held out would be no random draw.
+    their order before all are permuted. Ranks alone would hold out the same ranks of every column, and one seed for all
+    tables nearly the same number of rows of a level that is as frequent: what is held out would be no random draw.
     """
     cells = [*x.T] if units is None else [*x.T, units]
     columns, keys = [], np.zeros(len(x), np.uint64)

@@ -64,7 +64,7 @@ def sql_of(rules: Sequence[Rule], schema: Schema, frame: pd.DataFrame, name: str
     lines, comments, seen = list[str](), list[str](), set[str]()
     for column, dtype in dtypes.items():
         if str(column).lower() in seen or not is_name(str(column)):
-            comments.append(f"-- no column of SQL: {visible(str(column))} (SQL cannot name it)\n")
+            comments.append(f"-- no column of SQL: {visible(column)} (SQL cannot name it)\n")
         else:
             lines.append(f"{quoted(column)} {TYPES.get(family(dtype) or '', 'VARCHAR')}")
             seen.add(str(column).lower())

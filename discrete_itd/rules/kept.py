@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from sklearn.metrics.cluster import contingency_matrix
 
 from discrete_itd.encoders import Column
 from discrete_itd.encoders.clock import Unit, local_times
@@ -27,7 +28,6 @@ from discrete_itd.rules.statements import (
     Range,
     Rule,
     Statement,
-    joint_codes,
 )
 from discrete_itd.statistics import percent
 
@@ -164,9 +164,9 @@ def _lasting(rule: Rule, of_period: Collection[Hashable]) -> Statement | None:
     """
     statement = rule.statement
     if len({*rule.columns}) > 1:
-        known = statement.determinants if isinstance(statement, Key) else ()
-        said = {*statement.columns} - {*known}
-        return None if rule.kind == "equation" or said & {*of_period} else statement
+        conditions = statement.determinants if isinstance(statement, Key) else ()
+        determined = {*statement.columns} - {*conditions}
+        return None if rule.kind == "equation" or determined & {*of_period} else statement
     if isinstance(statement, Range) and statement.low == 0:
         return replace(statement, high=math.inf)
     return statement if rule.kind in ("present", "unique", "format", "step") else None
@@ -174,7 +174,7 @@ def _lasting(rule: Rule, of_period: Collection[Hashable]) -> Statement | None:
 
 def parts_of_times(cells: RuleCells) -> set[Hashable]:
     """The columns that stand for a part of a column of times, in numbers or in words."""
-    found = set[Hashable]()
+    names = set[Hashable]()
     for column, numbers in zip(cells.schema, cells.numbers.T, strict=True):
         if column.family != "datetime":
             continue
@@ -184,27 +184,23 @@ def parts_of_times(cells: RuleCells) -> set[Hashable]:
         parts += [time.day_of_week, time.hour, 12 * time.year + time.month]
         for part in parts:
             codes = pd.factorize(np.where(time.isna(), np.nan, part))[0]
-            found |= {
+            names |= {
                 other.name
                 for other, levels in zip(cells.schema, cells.codes.T, strict=True)
                 if other.family != "datetime" and _are_alike(codes, levels)
             }
-    return found
+    return names
 
 
 def _are_alike(a: Ints, b: Ints) -> bool:
     """Whether codes (N,) determine each other in nearly all rows that have both."""
     known = (a >= 0) & (b >= 0)
-    n, sides = int(known.sum()), (a[known], b[known])
+    n = int(known.sum())
     if n < FEWEST_ROWS:
         return False
-    joint, counts = np.unique(joint_codes(sides), return_counts=True)
-    n_apart, n_other = 0, n
-    for of_pair, side in zip(divmod(joint, sides[1].max() + 1), sides, strict=True):
-        most = np.zeros(of_pair.max() + 1, np.int64)
-        np.maximum.at(most, of_pair, counts)
-        n_apart = max(n_apart, n - int(most.sum()))
-        n_other = min(n_other, n - int(np.bincount(side).max()))
+    counts = contingency_matrix(a[known], b[known])
+    n_apart = n - min(counts.max(0).sum(), counts.max(1).sum())
+    n_other = n - max(counts.sum(0).max(), counts.sum(1).max())
     return n_apart <= min((1 - KEPT_HOLDS) * n, MOST_OF_CHANCE * n_other)
 
 

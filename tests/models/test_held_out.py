@@ -9,6 +9,7 @@ from fits import QUICK, chain, numbers
 from hypothesis import given
 from hypothesis import strategies as st
 from laws import LAW, TIMES, seeds
+from scipy.stats import binom
 from sklearn import config_context
 from sklearn.base import clone
 from sklearn.frozen import FrozenEstimator
@@ -73,7 +74,6 @@ NUMBERS = {
     "one with outliers": lambda x: {"x": np.sinh(3 * x) ** 5},
     "with its exponential": lambda x: {"x": x, "y": np.exp(x)},
     "which rises while it falls": lambda x: {"x": x, "y": -(x**3)},
-    "one of few numbers": lambda x: {"x": np.rint(2 * x)},
 }
 
 
@@ -95,6 +95,22 @@ def test_property_held_out_ranks_are_random(columns):
         / n
     )
     assert chi2 < 2 * n, times
+
+
+def test_p_values_of_one_binary_column_are_valid():
+    """Exactly, over all tables: where held-out rows depend on the number m of ones alone, and ones score lowest."""
+    for n in (30, 40):
+        n_held, held_ones = n // 5, []
+        for m in range(n + 1):
+            frame = pd.DataFrame({"x": np.where(np.arange(n) < m, "one", "two")})
+            encoder = TableEncoder.fit(frame, {"x": "nominal"})
+            order, _ = in_order_of_content(encoder.transform(frame).x, encoder.schema)
+            held_ones.append((order[hold_out(n, None, n_held)[0]] < m).sum())
+        share = np.linspace(0.02, 0.98, 97)[:, None]  # of ones, among the rows and of new ones
+        p_of_table = binom.pmf(np.arange(n + 1), n, share)
+        for k in range(n_held):  # a new one has p = (1 + k) / (1 + n_held), or less
+            at_most = share[:, 0] * (p_of_table @ (np.array(held_ones) <= k))
+            assert at_most.max() <= (1 + k) / (1 + n_held)
 
 
 def test_without_groups_it_is_a_random_permutation():
