@@ -662,13 +662,15 @@ class _Search:
     def _with_simple_factors(self, child: int, *terms: Term) -> Iterator[Skeleton]:
         """Sums of two terms of which one has a simple factor, and the other the shortest that most voters allow."""
         number, values = self.voters[:, child], [value_of([t], self.voters) for t in terms]
-        some = np.isfinite(number) & np.isfinite(values).all(0)
+        some = np.isfinite(number) & np.isfinite(values).all(0) & np.any(values, axis=0)
         number, values = number[some], np.array(values)[:, some]
         sizes = np.abs(values).mean(1)
         if some.sum() < FEWEST_ROWS or not (np.isfinite(sizes) & (sizes > 0)).all():
             return
         scale = np.abs(number - np.median(number)).mean()
-        beta = _least_deviations((values / sizes[:, None]).T, number / scale)
+        # relative to their terms, so that a wrong row of large numbers weighs no more than another one
+        rows, own = (values / sizes[:, None]).T, np.abs(values / sizes[:, None]).sum(0)
+        beta = _least_deviations(rows / own[:, None], number / scale / own)
         if beta is None:
             return
         factors = beta * scale / sizes
@@ -703,9 +705,11 @@ class _Search:
             complete = np.isfinite(rows[:, [k, *others]]).all(1)
             if len(others) < 3 or complete.sum() < max(FEWEST_ROWS, 3 * len(others)):
                 continue
-            beta = _least_deviations(z[complete][:, others], z[complete, k])
+            ones = np.ones((complete.sum(), 1))
+            beta = _least_deviations(np.hstack([z[complete][:, others], ones]), z[complete, k])
             if beta is None:
                 continue
+            beta = beta[:-1]  # without the intercept
             c = beta * scale[k] / scale[others]
             sizes = np.where(np.abs(beta) > LEAST_PART, np.abs(c), np.nan)
             # coefficients are whole multiples of the one that most summands have
@@ -876,15 +880,14 @@ def _least_deviations(a: Floats, y: Floats) -> Floats | None:
 
 def _reweighted(a: Floats, y: Floats, n_rounds: int) -> tuple[Floats, Floats]:
     """Coefficients (C,) of a regression (N, C) after rounds of reweighting, and absolute deviations (N,)."""
-    a, off = np.column_stack([a, np.ones(len(a))]), np.ones(len(a))
-    beta = np.zeros(a.shape[1])
+    beta, off = np.zeros(a.shape[1]), np.ones(len(a))
     for _ in range(n_rounds):
         weighted = a / np.maximum(off, 1e-3)[:, None]
         gram = weighted.T @ a
         gram += 1e-9 * np.trace(gram) / len(gram) * np.eye(len(gram))
         beta = np.linalg.solve(gram, weighted.T @ y)
         off = np.abs(y - a @ beta)
-    return beta[:-1], off  # without the intercept
+    return beta, off
 
 
 # -- numbers that most rows allow -------------------------------------------------------------------

@@ -131,6 +131,18 @@ def test_sums_of_products_quotients_and_constants_have_the_factors_they_were_mad
             assert np.allclose(relation.solved(x, column), x[:, column], rtol=0.02, atol=0.1)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_factors_do_not_depend_on_a_few_amounts_a_hundred_times_as_large(seed):
+    rng = np.random.default_rng(seed)
+    amount = np.round(rng.lognormal(8, 0.9, 10 * N_ROWS), 2)
+    months, rate = rng.choice([12, 24, 36, 60], amount.size), rng.choice([3.9, 4.4], amount.size)
+    instalment = np.round(amount / months + amount * rate / 1200, 2)
+    amount[rng.random(amount.size) < 0.01] *= 100
+    assert texts({"amount": amount, "months": months, "rate": rate, "rent": instalment}) == [
+        "rent = amount / months + amount × rate / 1200"
+    ]
+
+
 def test_a_relation_is_extended_by_what_its_misses_hold():
     rng = np.random.default_rng(6)
     main, other = rng.integers(0, 300, (2, 800))
