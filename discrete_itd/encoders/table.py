@@ -14,16 +14,20 @@ import pandas as pd
 
 from discrete_itd.channel.codebook import ColumnPoints
 from discrete_itd.encoders.clock import (
+    YEAR,
     Clock,
     Times,
     counts_seconds,
+    dates_of_parts,
+    days_of,
     fit_clock,
     fitted_blocks,
-    is_day_of_month,
+    is_part_of_date,
     local_offsets,
     local_times,
     may_count,
     moves_with,
+    part_numbers,
     times_of,
     unit_of,
     utc_offsets,
@@ -405,28 +409,45 @@ class TableEncoder:
                 numbers[j] = np.full(observed.n_rows, np.nan)
                 numbers[j][observed.rows] = column.numbers(cells)
         chosen = times_of(self.schema, numbers, *declared)
-        if chosen is None:
-            if declared:
-                what = f"column {self.names[declared[0]]!r}: a clock needs two times"
-                raise ValueError(f"{what}, or whole numbers: of years, or of seconds since 1970")
+        if chosen is None and declared:
+            what = f"column {self.names[declared[0]]!r}: a clock needs two times"
+            raise ValueError(f"{what}, or whole numbers: of years, or of seconds since 1970")
+        clock, since, seconds = chosen or (None, (), 0.0)
+        local = self._dates(seen) if clock is None or seconds == YEAR else None
+        if local is not None:
+            moments = days_of(local)
+        elif clock is not None:
+            column, moments = self.schema[clock], numbers[clock]
+            local = local_times(moments, unit_of(column, seconds), time_zone(column.dtype))
+        else:
             return self
-        clock, since, seconds = chosen
         why: dict[int, Why] = {}
-        column = self.schema[clock]
-        local = local_times(numbers[clock], unit_of(column, seconds), time_zone(column.dtype))
-        for j in set(range(self.n_columns)) - {clock, *since} if leave_out else ():
+        for j in {*range(self.n_columns)} - {clock, *since} if leave_out else ():
             observed = seen[self.names[j]]
             if specs[self.names[j]].kind is None and self.schema[j].family == "number":
-                moments = numbers[clock][observed.rows]
-                has_time = np.isfinite(moments)
-                cells, times = observed.cells[has_time], local[observed.rows][has_time]
-                if moves_with(cells, moments[has_time]) or is_day_of_month(cells, times):
+                has_time = np.isfinite(moments[observed.rows])
+                cells, rows = observed.cells[has_time], observed.rows[has_time]
+                if moves_with(cells, moments[rows]) or is_part_of_date(cells, local[rows]):
                     why[j] = "part of the clock"
+        if len(why) == self.n_columns:
+            return self
         keys = {j for j in why if seen[self.names[j]].is_key}
         encoder = self._without(why, keys)
+        if clock is None:
+            return encoder
         places = {name: j for j, name in enumerate(encoder.names)}
         moved = {places[self.names[j]]: numbers[j] for j in (clock, *since)}
         return encoder._counted(moved, seconds)
+
+    def _dates(self, seen: Mapping[Any, Observed]) -> pd.DatetimeIndex | None:
+        """The dates (N,) of rows whose years, months and days are columns of their own, by which they are in order."""
+        columns = []
+        for column in self.schema:
+            observed = seen[column.name]
+            if (part := part_numbers(observed.cells)) is not None:
+                columns.append(np.full(observed.n_rows, np.nan))
+                columns[-1][observed.rows] = part
+        return dates_of_parts(columns)
 
     def _without(self, why: Mapping[int, Why], keys: Collection[int]) -> TableEncoder:
         """The schema without the columns at some positions, with reasons; some of them are ``keys``."""

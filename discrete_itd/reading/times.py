@@ -306,7 +306,7 @@ def _spelled(seconds: float, forms: str) -> str:
     return form.format(**parts)
 
 
-def _month(word: str) -> int:
+def month_named(word: str) -> int:
     """The month of a name or its abbreviation; 0 if it is none."""
     letters = "".join(c for c in unicodedata.normalize("NFKD", word.casefold()) if c.isalpha())
     found = [(len(name), month) for name, month in MONTHS.items() if letters.startswith(name)]
@@ -324,7 +324,7 @@ def _time(text: str, day_first: bool | None, zoned: bool | None) -> datetime | N
     if part.get("a"):
         month, day = (part["b"], part["a"]) if day_first else (part["a"], part["b"])
     digits = part.get("y") or part.get("z") or part["n"].replace("元", "1")
-    year, month, day = int(digits), int(month or _month(part["word"])), int(day)
+    year, month, day = int(digits), int(month or month_named(part["word"])), int(day)
     if part.get("era"):
         year += ERAS[part["era"][0]]
     elif len(digits) == 2:

