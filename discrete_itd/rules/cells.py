@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Hashable, Sequence
 from typing import Any, cast
 
@@ -100,6 +102,14 @@ class RuleCells:
             self._values[j] = [plain(value) for value in self.levels[j]]
         return self._values[j]
 
+    def usual_spellings(self, name: Hashable) -> Ints:
+        """Of each value of a column the code of the most frequent one that is the same text, see :func:`folded`."""
+        codes, texts = self.codes_of(name), [folded(value) for value in self.values_of(name)]
+        groups = pd.factorize(np.array(texts, object))[0]
+        counts = np.bincount(codes[codes >= 0], minlength=len(groups))
+        order = np.lexsort((-counts, groups))
+        return order[np.searchsorted(groups[order], groups)]
+
     def places_of(self, name: Hashable, values: Sequence[Any]) -> Ints:
         """The codes of values of a column; -2 of those that it does not have."""
         index = self.levels[self._places[name]]
@@ -147,6 +157,13 @@ class RuleCells:
         copy[order] = np.arange(len(self)) - first
         mixed = hash_array(keys ^ hash_array(copy))  # pyright: ignore[reportCallIssue, reportArgumentType]
         return np.argsort(mixed, kind="stable")
+
+
+def folded(value: Any) -> Any:
+    """A text without case, spaces and accents; any other value as it is."""
+    if not isinstance(value, str):
+        return value
+    return re.sub(r"[\s\u0300-\u036f]", "", unicodedata.normalize("NFD", value.casefold()))
 
 
 def _typed(values: Any, column: Column) -> Any:

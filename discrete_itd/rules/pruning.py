@@ -72,7 +72,10 @@ def between_columns(judged: Iterable[JudgedRule], kind: Any) -> Iterator[Arrow]:
         if one.rule.given or not isinstance(statement, kind):
             continue
         *given, then = statement.columns
-        yield Arrow(frozenset(given), then, one)
+        node = statement.node if isinstance(statement, Key) else then
+        yield Arrow(frozenset(given), node, one)
+        if node != then:
+            yield Arrow(frozenset({then}), node)
         if isinstance(statement, OneToOne):
             yield Arrow(frozenset({then}), given[0], one)
 
@@ -107,7 +110,7 @@ def between_conditions(judged: Sequence[JudgedRule], cells: RuleCells) -> Iterat
             for key in keys:
                 if key.determinants == (a.column,):
                     yield from (Arrow(frozenset({a}), b) for b in nodes if _is_said(key, a, b))
-    pairs = {(frozenset(key.determinants), key.column) for key in keys}
+    pairs = {(frozenset(key.determinants), key.node) for key in keys}
     for one in judged:  # values that columns determine in every row
         given = {c.column for c in one.rule.given if c.kind == "values"}
         follow = closure(given, [Arrow(*pair) for pair in pairs]) if len(given) > 1 else set()
@@ -123,7 +126,10 @@ def _is_said(key: Key, given: OneOf, then: Any) -> bool:
     places = {
         known[code]: values[value] for (code,), value in zip(key.known, key.values, strict=True)
     }
-    return given.values[0] in places and places[given.values[0]] in then.values
+    if given.values[0] not in places:
+        return False
+    expected = places[given.values[0]]
+    return all(v in then.values for v in values if key.is_same(v, expected))
 
 
 def _is_within(a: Any, b: Any) -> bool:

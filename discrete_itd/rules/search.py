@@ -279,28 +279,39 @@ class _Keys:
         self.cells, self.least = cells, least
         self.names = [column.name for column in cells.schema]
         self.rules = list[Rule]()
-        n_columns = len(self.names)
-        shares = [np.bincount(c[c >= 0]) / max((c >= 0).sum(), 1) for c in cells.codes.T]
+        # behind the columns those whose values differ in notation alone, with one value for all notations
+        self.of, codes = [*range(len(self.names))], [*cells.codes.T]
+        for j, column in enumerate(cells.schema):
+            if is_numeric(column) or len(cells.levels[j]) > len(cells):
+                continue
+            usual = cells.usual_spellings(column.name)
+            if (usual != np.arange(len(usual))).any():
+                self.of.append(j)
+                codes.append(np.append(usual, -1)[cells.codes[:, j]])
+        self.codes = np.ascontiguousarray(np.column_stack(codes), np.int32)
+        n_columns, n_targets = len(self.names), len(self.of)
+        shares = [np.bincount(c[c >= 0]) / max((c >= 0).sum(), 1) for c in self.codes.T]
         self.chance = np.array([share @ share for share in shares])
         self.n_levels = np.array([(share > 0).sum() for share in shares])
-        n, alike = (np.zeros((n_columns, n_columns)) for _ in range(2))
-        self.codes = np.ascontiguousarray(cells.codes, np.int32)
-        for j in np.flatnonzero(self.n_levels > 1):
+        n, alike = (np.zeros((n_columns, n_targets)) for _ in range(2))
+        for j in np.flatnonzero(self.n_levels[:n_columns] > 1):
             n[j], alike[j] = agreement(self.codes[:, j], self.codes)
         self.rate = alike / np.maximum(n, 1)
         open_columns = (self.n_levels > 1) & (self.chance < 1 - 1e-9)
-        self.is_asked = (n >= FEWEST_ROWS) & open_columns & ~np.eye(n_columns, dtype=bool)
+        is_other = np.arange(n_columns)[:, None] != self.of
+        self.is_asked = (n >= FEWEST_ROWS) & open_columns & is_other
         slack = 2.5 * (1 - least)
         is_near = self.is_asked & (1 - self.rate <= slack) & self._beats(self.chance)
-        found = {
-            (j, k): key
-            for j, k in zip(*np.nonzero(is_near), strict=True)
-            if (key := self._key((j,), k))
-        }
-        self.determined = np.zeros((n_columns, n_columns), bool)
+        found = dict[tuple[int, int], Key]()
+        for j, k in zip(*np.nonzero(is_near), strict=True):  # of a row, in letters first
+            if (j, self.of[k]) not in found and (key := self._key((j,), k)):
+                found[j, k] = key
+        self.determined = np.zeros((n_columns, n_targets), bool)
         self.representatives = list[int]()
         for j, k in found:
             self.determined[j, k] = True
+        # what follows in letters follows but for notation
+        self.determined |= self.determined[:, self.of]
         n_known = (cells.codes >= 0).sum(0)
         for j in sorted(range(n_columns), key=lambda j: (-n_known[j], j)):
             twin = next((k for k in self.representatives if self._are_twins(found, j, k)), None)
@@ -324,11 +335,12 @@ class _Keys:
 
     def _key(self, given: tuple[int, ...], column: int) -> Key | None:
         """The key, if rows follow, also of those in which another value than the most frequent one does."""
-        key = Key.fit(tuple(self.names[j] for j in given), self.names[column], self.cells)
+        names, name = tuple(self.names[j] for j in given), self.names[self.of[column]]
+        key = Key.fit(names, name, self.cells, but_notation=bool(column >= len(self.names)))
         follows = key.follows(self.cells)
         # among the rows of which the key speaks: elsewhere the column may have other values
-        known = (self.cells.codes[:, [*given, column]] >= 0).all(1)
-        most = np.bincount(self.cells.codes[known, column], minlength=1).argmax()
+        known = (self.codes[:, [*given, column]] >= 0).all(1)
+        most = np.bincount(self.codes[known, column], minlength=1).argmax()
         is_other = np.isfinite(follows) & (key.expected(self.cells) != most)
         n_known = known.sum()
         for rows, part in ((np.isfinite(follows), LEAST_PART), (is_other, LEAST_OTHER)):
@@ -346,7 +358,8 @@ class _Keys:
         asked = [j for j in self.representatives if 1 < self.n_levels[j] <= len(self.cells) / 2][
             :PAIR_COLUMNS
         ]
-        targets = np.array([j for j in self.representatives if self.chance[j] < 1 - 1e-9], int)
+        of = np.array(self.of)
+        targets = np.flatnonzero((self.chance < 1 - 1e-9) & np.isin(of, self.representatives))
         follow = np.ascontiguousarray(codes[:, targets])
         for a, b in itertools.combinations(asked, 2):
             if self.determined[a, b] or self.determined[b, a]:
@@ -355,10 +368,14 @@ class _Keys:
             rate = alike / np.maximum(n, 1)
             alone = np.maximum(np.maximum(self.rate[a], self.rate[b]), self.chance)[targets]
             is_near = (n >= 2 * FEWEST_ROWS) & (1 - rate <= 2.5 * (1 - self.least))
-            is_near &= (1 - rate <= 2 * MOST_OF_CHANCE * (1 - alone)) & ~np.isin(targets, [a, b])
+            is_near &= (1 - rate <= 2 * MOST_OF_CHANCE * (1 - alone)) & ~np.isin(
+                of[targets], [a, b]
+            )
             is_near &= ~self.determined[a, targets] & ~self.determined[b, targets]
+            exact = set[int]()
             for k in targets[is_near]:
-                if key := self._key((a, b), k):
+                if of[k] not in exact and (key := self._key((a, b), k)):
+                    exact.add(k)
                     self.rules.append(Rule(key))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -14,7 +14,7 @@ import pandas as pd
 from discrete_itd.encoders.column import Column
 from discrete_itd.encoders.relations import FLOAT_ERROR, ON_LATTICE, Relation, is_numeric
 from discrete_itd.reading.frames import time_zone
-from discrete_itd.rules.cells import Floats, Ints, RuleCells
+from discrete_itd.rules.cells import Floats, Ints, RuleCells, folded
 from discrete_itd.rules.languages import Inexpressible, Language
 from discrete_itd.storage.values import AnyFloat, Like
 
@@ -24,6 +24,7 @@ Shapes = tuple[tuple[tuple[str, int, int], ...], ...]
 MOST_LISTED = 200  # values of a key that are listed in code
 MOST_LENGTHS = 16  # texts of different lengths that one format stands for, in languages without regular expressions
 
+NOTATION = " (but for case, spaces and accents)"
 UNQUOTED = r"\w[\w .+/:&%-]*(?<![ .])"  # a text that is read as one value without quotation marks
 
 
@@ -462,7 +463,8 @@ class Key(Statement):
     """One or two columns determine another one, by the most frequent value of each of their values.
 
     ``known`` (K, D) are codes of values of the determinants that two rows or more had, in order, and ``values`` (K,)
-    the codes of what they determine: positions among the ``levels`` of each column.
+    the codes of what they determine: positions among the ``levels`` of each column. What is determined ``but_notation``
+    is the text without case, spaces and accents.
     """
 
     determinants: tuple[Hashable, ...]
@@ -470,17 +472,26 @@ class Key(Statement):
     known: Annotated[Ints, Like("int64", "K", "D")]
     values: Annotated[Ints, Like("int64", "K")]
     levels: tuple[Sequence[PlainValue], ...] = ()
+    but_notation: bool = False
     kind = "key"
 
     @classmethod
     def fit(
-        cls, determinants: tuple[Hashable, ...], column: Hashable, cells: RuleCells, least: int = 2
+        cls,
+        determinants: tuple[Hashable, ...],
+        column: Hashable,
+        cells: RuleCells,
+        least: int = 2,
+        but_notation: bool = False,
     ) -> Key:
         """The key by the rows of a table, of the values of the determinants that ``least`` rows have."""
         codes = np.stack([cells.codes_of(name) for name in (*determinants, column)], 1)
         codes = codes[(codes >= 0).all(1)]
         if not len(codes):
-            return cls(determinants, column, codes[:, :-1], codes[:, -1])
+            nothing = codes[:, :-1], codes[:, -1]
+            return cls(determinants, column, *nothing, but_notation=but_notation)
+        if but_notation:
+            codes[:, -1] = cells.usual_spellings(column)[codes[:, -1]]
         _, rows, counts = np.unique(joint_codes([*codes.T]), return_index=True, return_counts=True)
         triples = codes[rows]
         is_first = np.append(True, (triples[1:, :-1] != triples[:-1, :-1]).any(1))
@@ -488,9 +499,8 @@ class Key(Statement):
         most = np.lexsort((triples[:, -1], -counts, group))[np.flatnonzero(is_first)]
         often = np.bincount(group, counts) >= least
         levels = tuple(cells.values_of(name) for name in (*determinants, column))
-        return cls(
-            determinants, column, triples[most, :-1][often], triples[most, -1][often], levels
-        )
+        known, values = triples[most, :-1][often], triples[most, -1][often]
+        return cls(determinants, column, known, values, levels, but_notation)
 
     @property
     def keys(self) -> tuple[Key, ...]:
@@ -509,7 +519,7 @@ class Key(Statement):
             raise ValueError(f"the key {self.text!r} has codes of no level")
 
     def fitted(self, cells: RuleCells, least: int = 2) -> Key:
-        return Key.fit(self.determinants, self.column, cells, least)
+        return Key.fit(self.determinants, self.column, cells, least, self.but_notation)
 
     @property
     def columns(self) -> tuple[Hashable, ...]:
@@ -518,11 +528,21 @@ class Key(Statement):
     @property
     def text(self) -> str:
         verb = "determines" if len(self.determinants) == 1 else "determine"
-        return f"{' and '.join(map(str, self.determinants))} {verb} {self.column}"
+        notation = NOTATION * self.but_notation
+        return f"{' and '.join(map(str, self.determinants))} {verb} {self.column}{notation}"
 
     @property
     def consequent(self) -> Hashable:
         return self.column
+
+    @property
+    def node(self) -> Hashable:
+        """What is determined: the column, or this but for notation."""
+        return (NOTATION, self.column) if self.but_notation else self.column
+
+    def is_same(self, value: Any, other: Any) -> bool:
+        """Whether two values of the determined column are the same to it."""
+        return value == other or (self.but_notation and folded(value) == folded(other))
 
     def expected(self, cells: RuleCells) -> Ints:
         """The codes (N,) that follow from the determinants; -1 where these are not known."""
@@ -538,7 +558,11 @@ class Key(Statement):
 
     def follows(self, cells: RuleCells) -> Floats:
         expected, codes = self.expected(cells), cells.codes_of(self.column)
-        return np.where((expected < 0) | (codes < 0), np.nan, expected == codes)
+        unknown = (expected < 0) | (codes < 0)
+        if self.but_notation:
+            usual = np.append(cells.usual_spellings(self.column), -1)
+            expected, codes = usual[expected], usual[codes]
+        return np.where(unknown, np.nan, expected == codes)
 
     def instead(self, cells: RuleCells, row: int) -> str:
         value = cells.values_of(self.column)[self.expected(cells.take(np.array([row])))[0]]
@@ -551,12 +575,14 @@ class Key(Statement):
     def weaker(self) -> tuple[Key, ...]:
         nothing = np.zeros((0, 1), np.int64)
         return tuple(
-            Key(tuple(d for d in self.determinants if d != name), self.column, nothing, nothing)
+            replace(self, determinants=(name,), known=nothing, values=nothing, levels=())
             for name in self.determinants
             if len(self.determinants) > 1
         )
 
     def code(self, language: Language) -> str:
+        if self.but_notation:
+            raise Inexpressible("texts are compared by letter there")
         if len(self.known) > MOST_LISTED:
             raise Inexpressible(f"{len(self.known)} values would have to be listed")
         *of_determinants, of_column = self.levels

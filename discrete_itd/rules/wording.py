@@ -21,6 +21,7 @@ from discrete_itd.encoders.relations import (
 )
 from discrete_itd.rules.cells import RuleCells
 from discrete_itd.rules.statements import (
+    NOTATION,
     UNQUOTED,
     Equation,
     Format,
@@ -93,7 +94,7 @@ class _Parser:
 
     def statement(self, text: str) -> Statement:
         """The statement of a text without conditions."""
-        n, number = f"({self.name})", f"({NUMBER})"
+        n, number, but = f"({self.name})", f"({NUMBER})", f"({re.escape(NOTATION)})?"
         ways: dict[str, Callable[..., Statement]] = {
             rf"({self.condition}) exactly where ({self.condition})": lambda a, b: Together(
                 self._condition(a), self._condition(b)
@@ -104,8 +105,8 @@ class _Parser:
             f"{n} is a (?:number|time|duration|truth value)": self._readable,
             f"{n} is a multiple of {number}": lambda a, b: self._step(a, _number(b)),
             f"{n} matches (.+)": lambda a, b: self._format(a, b),
-            f"{n} determines {n}": lambda a, b: self._key(b, a),
-            f"{n} and {n} determine {n}": lambda a, b, c: self._key(c, a, b),
+            f"{n} determines {n}{but}": lambda a, b, but: self._key(b, a, but=but),
+            f"{n} and {n} determine {n}{but}": lambda a, b, c, but: self._key(c, a, b, but=but),
             f"{n} and {n} determine each other": lambda a, b: OneToOne(
                 self._key(b, a), self._key(a, b)
             ),
@@ -181,8 +182,9 @@ class _Parser:
             raise ValueError(f"column {name!r}: no number is from {low} to {high}, or every one is")
         return Range(self.names[name], low, high)
 
-    def _key(self, column: str, *determinants: str) -> Key:
-        return Key.fit(tuple(self.names[d] for d in determinants), self.names[column], self.cells)
+    def _key(self, column: str, *determinants: str, but: str | None = None) -> Key:
+        names = tuple(self.names[d] for d in determinants)
+        return Key.fit(names, self.names[column], self.cells, but_notation=but is not None)
 
     def _order(self, low: str, high: str) -> Order:
         for name in (low, high):

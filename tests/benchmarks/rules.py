@@ -33,7 +33,7 @@ from discrete_itd import find_rules
 from discrete_itd.rules.judging import JudgedRule
 from discrete_itd.rules.pruning import Arrow, between_columns, between_conditions, closure
 from discrete_itd.rules.rules import Rules
-from discrete_itd.rules.statements import Equation, Key, OneToOne, Order, Rule, Unique
+from discrete_itd.rules.statements import NOTATION, Equation, Key, OneToOne, Order, Rule, Unique
 from tests.benchmarks.cells import FOLDER
 from tests.benchmarks.data import fleet, loans, orders
 from tests.benchmarks.messy import cleaned
@@ -68,7 +68,8 @@ CONSTRAINTS: dict[str, list[str]] = {
         "expédiée_le is missing exactly where statut = annulée", "if statut = en cours: livrée_le is missing",
         "if statut = annulée: livrée_le is missing", "if statut = livrée: livrée_le is not missing",
         "n°_commande is unique",
-        "uuid is unique", "code_postal determines ville", "fournisseur determines catégorie",
+        "uuid is unique", f"code_postal determines ville{NOTATION}",
+        f"fournisseur determines catégorie{NOTATION}",
         "date_commande determines jour",
     ],
     "loans": [
@@ -156,7 +157,8 @@ def follows(constraint: Rule, found: Sequence[JudgedRule], rules: Rules) -> bool
     equations = [j.rule.statement for j in found if isinstance(j.rule.statement, Equation)]
     keys += [Arrow(frozenset(e.columns[1:]), e.columns[0]) for e in equations]
     if isinstance(statement, Key):
-        return statement.column in closure(statement.determinants, keys)
+        keys.append(Arrow(frozenset({statement.column}), statement.node))
+        return statement.node in closure(statement.determinants, keys)
     if isinstance(statement, Equation):
         return any({*statement.columns} == {*e.columns} for e in equations)
     if isinstance(statement, Order):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from discrete_itd import find_rules
 from discrete_itd.rules.exports import dtypes_of
+from discrete_itd.rules.kept import KeptRules
 from discrete_itd.rules.languages import SQL, Inexpressible, Pandas
 from tests.benchmarks.rules import independent, of_several_columns
 from tests.laws import TIMES
@@ -358,6 +359,39 @@ def test_the_bound_covers_the_share_of_rows_to_come_that_break_a_rule():
     found = [find_rules(squares(seed, 400), min_holds=0.9) for seed in range(6 * TIMES)]
     shares = [r.check(squares(seed + 999, 4000)).mask.mean() for seed, r in enumerate(found)]
     assert 0.015 < np.mean(shares) < 1.2 * np.mean([r.bound for r in found])
+
+
+def by_house(seed, n):
+    """Houses in towns whose names are written in several ways, and streets that are always written alike."""
+    random = np.random.default_rng(seed)
+    house, way = random.integers(0, 40, n), random.integers(0, 4, n)
+    towns = np.array(["Orléans", "Le Mans", "Nîmes", "Besançon", "Saint-Étienne"])[house % 5]
+    ways = str.upper, str.lower, " {} ".format, lambda t: t.translate(str.maketrans("éîçÉ", "eicE"))
+    frame = pd.DataFrame(
+        {"house": house, "town": [ways[w](t) for w, t in zip(way, towns, strict=True)]}
+    )
+    return frame.assign(street=[f"Rue {'Aa'[h % 2]}{h // 9}" for h in house])
+
+
+def test_a_key_holds_but_for_notation_where_it_does_not_in_letters():
+    rules = find_rules(by_house(0, 1200))
+    key, said = "house determines town (but for case, spaces and accents)", {*rules.table["rule"]}
+    assert said & {"house determines town", "house determines street", key} == {
+        "house determines street",
+        key,
+    }
+    assert "house determines street (but for case, spaces and accents)" not in said
+    new = by_house(1, 300)
+    new.loc[3, "town"] = "Bordeaux"
+    new.loc[4, "street"] = new.loc[4, "street"].swapcase()
+    kept = KeptRules.find(by_house(0, 1200), rules.columns, [])
+    found = rules.check(new)
+    assert np.flatnonzero(found.mask).tolist() == [3, 4]
+    assert np.unique([b.position for b in kept.broken(new, rules.columns)]).tolist() == [3, 4]
+    assert found.table["sentence"][0].startswith("town = Bordeaux, but town = ")
+    assert rules.judge(key, "house determines town").table["exceptions"].iloc[0] == 0
+    for code in (rules.to_sql(), rules.to_pandera(), rules.to_great_expectations(), rules.to_dqx()):
+        assert f": {key} (" in code
 
 
 def test_what_other_rules_imply_is_left_out():
