@@ -56,8 +56,8 @@ def find_rules(table: Any, *, min_holds: float = 0.98) -> Rules:
     halves follows; if its exceptions are a tenth of those that independent columns would have, at most; and if such a
     rule is found in at most one of a hundred tables of independent columns. What other kept rules imply is left out:
     the ends of chains, values that keys determine, orders and keys among the columns of an equation, contrapositives.
-    A column that others determine but for case, spaces and accents is a key that says so: cells that differ in these alone
-    follow.
+    Where a column follows from others but for case, spaces and accents, the key says so, and differences in these alone
+    break nothing.
 
     Parameters
     ----------
@@ -239,8 +239,8 @@ class Rules:
     def to_sql(self, name: str = "rules") -> str:
         """A CREATE TABLE with a CHECK for each rule, as SQLite and DuckDB run it.
 
-        What SQL cannot say (keys of many values or in any notation, text read as numbers) is a comment with the reason. A rule with
-        exceptions refuses these: leave it out by :meth:`keep`.
+        What SQL cannot say (keys of many values or in any notation, text read as numbers) is a comment with the reason.
+        A rule with exceptions refuses these: leave it out by :meth:`keep`.
         """
         return sql_of(self.rules, {c.name: c for c in self.columns}, self.frame, name)
 
