@@ -141,8 +141,9 @@ def encoded_tables(
     """Tables of the same columns as frames, and one below the other as codes and numbers (N, C), NaN where missing.
 
     Also which columns are nominal, (C,), with the most frequent category as 0, and their names. Columns are those of
-    the table "drawn", without identifiers and free text. ``reader`` is the function that has been called; fewer rows
-    than MIN_ROWS, or ``fewest_drawn``, are refused.
+    the table "drawn", without identifiers and free text. A clock (24) is the number of its steps, for tables of other
+    weeks are not alike. ``reader`` is the function that has been called; fewer rows than MIN_ROWS, or
+    ``fewest_drawn``, are refused.
     """
     frames = {name: read_rows(X, reader, fewest=0)[0] for name, X in tables.items()}
     names = [*frames["drawn"]]
@@ -157,8 +158,12 @@ def encoded_tables(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the fit of the model has warned of the columns
         encoder = TableEncoder.fit(whole, leave_out=True)
-        x = encoder.readable(whole)[0].x
+        encoded = encoder.readable(whole)
+    x = encoded.cells.x[:, : encoder.n_columns]  # without parts of clocks
     nominal = np.array([not column.is_ordered for column in encoder.schema])
+    if encoder.times is not None and encoded.clock is not None:
+        clock = encoder.times.clock
+        x[:, clock], nominal[clock] = encoded.clock, False
     for j in np.flatnonzero(nominal):
         is_known = ~np.isnan(x[:, j])
         level, rows = np.unique(x[is_known, j], return_inverse=True, return_counts=True)[1:]

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from discrete_itd import find_near_rows
+from discrete_itd import compare_tables, find_near_rows
 from discrete_itd.reporting.near_rows import RowKernel, Scales, TermSums
 
 pytestmark = pytest.mark.single_precision
@@ -143,6 +143,43 @@ def test_copies_of_one_person_come_first_with_their_labels():
     assert found["nats"].is_monotonic_decreasing
     shuffled = find_near_rows(real.sample(frac=1, random_state=0).assign(extra=0.0), drawn[::-1])
     assert shuffled["row"].to_dict() == found["row"].to_dict()
+
+
+KINDS = {
+    "times": lambda t, _: {"start": t, "end": t + pd.Timedelta("2D")},
+    "times of a zone": lambda t, _: {
+        "start": t.tz_localize("Europe/Berlin"),
+        "end": t.tz_localize("Europe/Berlin").tz_convert("UTC") + pd.Timedelta("1h"),
+    },
+    "dates in text": lambda t, _: {"start": t.strftime("%d.%m.%Y"), "end": t.strftime("%Y-%m-%d")},
+    "a clock with gaps": lambda t, random: {
+        "start": t.where(random.random(len(t)) > 0.1),
+        "end": t + pd.to_timedelta(random.integers(99, size=len(t)), unit="h"),
+    },
+    "years": lambda t, random: {"year": t.year, "until": t.year + random.integers(9, size=len(t))},
+    "durations and truths": lambda t, random: {
+        "took": pd.to_timedelta(random.integers(9999, size=len(t)), unit="s"),
+        "done": random.random(len(t)) < 0.3,
+    },
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_copies_are_found_beside_columns_of_any_kind(kind):
+    """And are less near where the columns are those of another row, if a year apart; distances are of user's columns."""
+    random = np.random.default_rng(0)
+    times = pd.date_range("2021-02-01 06:00", periods=300, freq="97h")
+    real = people(300, 0).assign(**KINDS[kind](times, random))
+    others = people(300, 1).assign(**KINDS[kind](times + pd.Timedelta("52W"), random))
+    drawn = pd.concat([real[40:43], others[100:150]], ignore_index=True)
+    found = find_near_rows(real, drawn)
+    assert found["row"].loc[range(3)].tolist() == [40, 41, 42]
+    assert (found["p_value"].loc[range(3)] < 0.01).all()
+    added = real.columns.difference(people(1, 0).columns)
+    moved = find_near_rows(real, drawn.assign(**others[added][40:93].reset_index(drop=True)))
+    assert (found["nats"].loc[range(3)] > moved["nats"].loc[range(3)]).all()
+    columns = compare_tables(real, drawn, random_state=0).columns
+    assert {*columns.index} == {*real}
 
 
 def test_a_copy_and_its_real_row_owe_each_other_as_much():
