@@ -164,19 +164,19 @@ def _lasting(rule: Rule, of_period: Collection[Hashable]) -> Statement | None:
     """
     statement = rule.statement
     if len({*rule.columns}) > 1:
-        conditions = statement.determinants if isinstance(statement, Key) else ()
-        determined = {*statement.columns} - {*conditions}
-        return None if rule.kind == "equation" or determined & {*of_period} else statement
+        return None if rule.kind == "equation" or rule.tells(of_period) else statement
     if isinstance(statement, Range) and statement.low == 0:
         return replace(statement, high=math.inf)
     return statement if rule.kind in ("present", "unique", "format", "step") else None
 
 
 def parts_of_times(cells: RuleCells) -> set[Hashable]:
-    """The columns that stand for a part of a column of times, in numbers or in words."""
+    """The columns that stand for a part of a column of times, in numbers or in words, and a clock of years."""
     names = set[Hashable]()
     for column, numbers in zip(cells.schema, cells.numbers.T, strict=True):
         if column.family != "datetime":
+            if column.kind == "clock":  # of years
+                names.add(column.name)
             continue
         time = local_times(numbers, Unit(DAY / SECOND, 0.0), time_zone(column.dtype))
         week = time.isocalendar().week.to_numpy(float, na_value=np.nan)

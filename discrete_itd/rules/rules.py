@@ -13,6 +13,7 @@ import pandas as pd
 from discrete_itd.devices import one_thread
 from discrete_itd.encoders import Column, TableEncoder, written
 from discrete_itd.encoders.column import is_missing
+from discrete_itd.encoders.gaps import evenly
 from discrete_itd.encoders.relations import Relation
 from discrete_itd.reading.frames import read_rows
 from discrete_itd.rules.cells import Bools, RuleCells
@@ -25,6 +26,7 @@ from discrete_itd.rules.wording import parse
 from discrete_itd.validation import check_share
 
 MOST_ROWS = 20_000  # rows that find rules, and as many that judge them
+SOME_ROWS = 4096  # rows that show which columns grow with time
 N_EXAMPLES = 5
 # kinds of rules of one column, which have no gain, in the order in which they are listed
 ONE_COLUMN = ("unique", "values", "range", "format", "step", "present", "type")
@@ -79,8 +81,9 @@ def find_rules(table: Any, *, min_holds: float = 0.98) -> Rules:
     Notes
     -----
     Of more than 40 000 rows, as many are searched and judged, chosen at random by their content; exceptions are counted
-    in all. Rules are the same in any order of the rows. Of columns that determine each other, the one with most values
-    (of several the first) stands for all in other rules.
+    in all. Rules are the same in any order of the rows; but where this is the order of time, no values are told of
+    numbers that grow with it, or of months and days that have not returned: the next rows have others. Of columns that
+    determine each other, the one with most values (of several the first) stands for all in other rules.
 
     Examples
     --------
@@ -104,7 +107,12 @@ def find_rules(table: Any, *, min_holds: float = 0.98) -> Rules:
         # without a level of new values there are no cuts of codes to look for
         schema = TableEncoder.infer(frame, handle_unknown="error").schema
         cells = RuleCells.read(frame, schema)
+        some = frame.iloc[evenly(len(frame), SOME_ROWS)]
+        left_out = TableEncoder.infer(some, handle_unknown="error", leave_out=True).left_out
+    of_period = {column.name for column in left_out if column.why == "part of the clock"}
+    of_period |= {column.name for column in schema if column.kind == "clock"}
     judged, judges = searched(cells, MOST_ROWS, min_holds)
+    judged = [one for one in judged if not one.rule.tells(of_period)]
     broken = broken_rules([one.rule for one in judged], judges)
     fitted = [
         replace(one, rule=Rule(one.rule.statement.fitted(cells), one.rule.given)) for one in judged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
@@ -665,6 +665,17 @@ class Rule:
     def columns(self) -> tuple[Hashable, ...]:
         """The columns of the conditions, then those of the statement."""
         return (*(c.column for c in self.given), *self.statement.columns)
+
+    def tells(self, names: Collection[Hashable]) -> bool:
+        """Whether it tells which values columns of some ``names`` have, or what follows from these values of theirs.
+
+        What is between them and other columns, in an equation or an order, is no such rule.
+        """
+        if self.kind in ("equation", "order"):
+            return {*self.columns} <= {*names}
+        determinants = self.statement.determinants if isinstance(self.statement, Key) else ()
+        is_told = not {*self.columns}.isdisjoint({*names} - {*determinants})
+        return is_told and self.kind in ("values", "range", "implication", "key")
 
     @property
     def text(self) -> str:

@@ -4,13 +4,15 @@
     python -m tests.benchmarks.rules orders flights ames --list
     python -m tests.benchmarks.rules independent
     python -m tests.benchmarks.rules timing
+    python -m tests.benchmarks.rules tomorrow [TABLE ...]
 
 FOLDER is that of :mod:`tests.benchmarks.cells`; "hospital dirty" has errors in 3 % of its cells and ``min_holds=.9``.
 A constraint is found if it follows from the rules: through chains of keys, orders or implications. Printed are, per
 table, its size, the rules found and how many have several columns, recall of constraints, and CPU-seconds, and which
 constraints are missed; with ``--list`` also the rules of several columns, to be read. "independent" counts rules of
 several columns in tables of independent columns of all kinds with gaps; "timing" prints CPU-seconds for such tables
-of some sizes.
+of some sizes. "tomorrow" finds rules in the first part of tables of :mod:`tests.benchmarks.tomorrow` and prints what
+share of the right rows that come next breaks any, beside the stated bound, and the rule that most break.
 
 Peers: approximate functional dependencies by Desbordante's Tane (at most two determinants, an error of 1 - min_holds)
 and association rules of mlxtend (FP-growth, support .01, confidence .98, three items, columns of at most 30 values),
@@ -30,6 +32,7 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd import find_rules
+from discrete_itd.rules.cells import RuleCells
 from discrete_itd.rules.judging import JudgedRule
 from discrete_itd.rules.pruning import Arrow, between_columns, between_conditions, closure
 from discrete_itd.rules.rules import Rules
@@ -38,7 +41,7 @@ from tests.benchmarks.cells import FOLDER
 from tests.benchmarks.data import fleet, loans, orders
 from tests.benchmarks.messy import cleaned
 from tests.benchmarks.tables import available, machine, print_lines, processor_timed
-from tests.benchmarks.tomorrow import stored
+from tests.benchmarks.tomorrow import SETS, load, stored
 
 HOSPITAL = [
     *(f"ProviderNumber determines {c}" for c in ("HospitalName", "Address1", "City", "State", "ZipCode",
@@ -248,6 +251,23 @@ def timing(n: int, most: int) -> tuple[int, str]:
     return len(rules), f"{seconds:.1f}"
 
 
+def next_rows(name: str) -> list[object] | None:
+    """The line of a table of which rules of the first rows are checked on the next ones, unreadable ones left out."""
+    table = load(name, 0)
+    if table is None:
+        return None
+    is_right = np.ones(len(table.rows), bool) if table.kinds is None else table.kinds == ""
+    new = table.rows[is_right].loc[table.n_fit :]
+    rules = find_rules(table.rows.iloc[: table.n_fit])
+    unreadable = [*RuleCells.read(new, rules.columns).unreadable.values()]
+    new = new[~np.any(unreadable, axis=0)] if unreadable else new
+    check = rules.check(new)
+    most = check.table["rule"].value_counts()[:1]
+    worst = "".join(f"{rule} ({100 * n / len(new):.1f} %)" for rule, n in most.items())
+    shares = [f"{100 * value:.2f}" for value in (check.bound, check.mask.mean())]
+    return [name, len(rules), len(new), *shares, worst or "-"]
+
+
 def of_several_columns(table: pd.DataFrame) -> list[str]:
     """The rules of several columns that are found in a table."""
     lines = find_rules(table).table
@@ -271,6 +291,13 @@ def main() -> None:
     if "timing" in asked.tables:
         lines = ([f"{n} × {most}", *timing(n, most)] for n, most in SIZES)
         print_lines(["size", "rules", "CPU-s"], lines)
+        print(machine())
+        return
+    if "tomorrow" in asked.tables:
+        names = [table for table in asked.tables if table != "tomorrow"]
+        header = ["table", "rules", "next rows", "bound, %", "break any, %", "most often"]
+        names = names or [*SETS["generated"], *SETS["messy"], *SETS["flights"], *SETS["parts"]]
+        print_lines(header, (line for name in names if (line := next_rows(name))))
         print(machine())
         return
     peers = available("desbordante"), available("mlxtend")

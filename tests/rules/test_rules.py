@@ -394,6 +394,31 @@ def test_a_key_holds_but_for_notation_where_it_does_not_in_letters():
         assert f": {key} (" in code
 
 
+def test_rows_of_the_next_period_break_no_rule():
+    """Of a year, or a half, of which month, week, season, serial number and odometer say where in it a row is."""
+    n = 2400
+    when = pd.date_range("2021-02-01", periods=n, freq="6h")
+    rng = np.random.default_rng(0)
+    parts = {
+        "year": when.year,
+        "month": when.month,
+        "day": when.day,
+        "week": when.isocalendar().week.to_numpy(),
+    }
+    table = pd.DataFrame(parts).assign(
+        km=np.arange(n) * 3.5, season="S" + pd.Series(when.quarter).astype(str)
+    )
+    table["grade"] = rng.integers(1, 5, n)
+    table["price"] = table["grade"] * 10
+    dated = table.assign(when=when.astype(str)).drop(columns=["year", "day"])
+    for rows, n_fit in ((table, 800), (dated, 1600)):
+        rules = find_rules(rows[:n_fit])
+        assert not rules.check(rows[n_fit:]).mask.any()
+        assert {"grade and price determine each other", "1 ≤ grade ≤ 4"} < {*rules.table["rule"]}
+    mixed = find_rules(table[:800].sample(frac=1, random_state=0))
+    assert mixed.check(table[800:]).mask.any()  # without their order nothing tells time
+
+
 def test_what_other_rules_imply_is_left_out():
     random = np.random.default_rng(0)
     a, x = random.integers(0, 60, 2000), random.random((3, 2000)).cumsum(0)
