@@ -8,19 +8,15 @@ probability of the mended row, relations included, times that of the number in i
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import pandas as pd
 import torch
 
-from discrete_itd.cells.blame import Repair, by_row, cell_of, repairs
+from discrete_itd.cells.blame import Repair, by_row, repairs
 from discrete_itd.cells.channel import WRONG_CELLS
 from discrete_itd.detection.score import Scorer
-from discrete_itd.encoders import Column, written
+from discrete_itd.encoders import written
 from discrete_itd.encoders.relations import USUAL, numbers_of
 from discrete_itd.encoders.rows import Rows
-from discrete_itd.reading.frames import restore_numbers
 
 
 def broken(scorer: Scorer, rows: Rows) -> pd.DataFrame:
@@ -47,11 +43,10 @@ def broken(scorer: Scorer, rows: Rows) -> pd.DataFrame:
                 f"{', '.join(others)} or {last} may be wrong" if others else f"{last} may be wrong"
             )
         child = schema[relation.child]
-        value = relation.values(numbers_of(rows.frame.iloc[[i]], schema))
-        followed = _result(child, value)
+        x = numbers_of(rows.frame.iloc[[i]], schema)
         statement = (
             f"{child.name} = {texts[relation.child]}, but {relation.expression(names)}"
-            f" = {relation.expression(texts)} = {written(followed, child)}"
+            f" = {relation.worked_out(texts, x, schema)}"
         )
         said = relation.text(names), f"{statement}; {verdict}"
         lines.append((i, column.name, cells[column.name], best.expected, wrong, *said))
@@ -80,11 +75,3 @@ def _likely_repairs(scorer: Scorer, rows: Rows) -> list[Repair]:
         way._replace(log_weight=way.log_weight + float(p))
         for way, p in zip(ways, total, strict=True)
     ]
-
-
-def _result(column: Column, numbers: np.ndarray) -> Any:
-    """The first of numbers as a column writes them, whatever its range; times are in days."""
-    if column.family != "number" or not column.codec.of_numbers:
-        return cell_of(column, numbers)
-    is_whole = column.codec.whole and bool(numbers[0] == np.rint(numbers[0]))
-    return restore_numbers(numbers[:1], np.dtype(float), is_whole, column.decimals).iloc[0]

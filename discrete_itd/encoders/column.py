@@ -468,7 +468,7 @@ def written(value: Any, column: Column | None = None) -> str:
     if is_text or not isinstance(value, int | float):
         return str(value)
     is_name = column is not None and not column.is_ordered
-    return number(value, _decimals(column), grouped=not is_name)
+    return number(value, decimals_of_column(column), grouped=not is_name)
 
 
 def number(value: float, decimals: int | None = 0, *, grouped: bool = True) -> str:
@@ -525,7 +525,7 @@ def _unrounded(notation: Notation, value: Any) -> Notation:
     return notation if (own or 0) <= (notation.places or 0) else replace(notation, places=own)
 
 
-def _decimals(column: Column | None) -> int | None:
+def decimals_of_column(column: Column | None) -> int | None:
     """The decimals that numbers of a column are written with."""
     if column is None or not column.categories:
         return 0 if column is None or column.codec.whole else column.decimals

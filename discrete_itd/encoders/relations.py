@@ -21,8 +21,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from discrete_itd.encoders.column import Column
-from discrete_itd.reading.frames import DAY, SECOND, PlainCells, text_among
+from discrete_itd.encoders.column import Column, decimals_of_column, written
+from discrete_itd.reading.frames import (
+    DAY,
+    MOST_DECIMALS,
+    SECOND,
+    PlainCells,
+    restore_times,
+    text_among,
+)
 from discrete_itd.reading.text import number_of
 
 Floats, Bools = NDArray[np.float64], NDArray[np.bool_]
@@ -37,6 +44,7 @@ FLOAT_ERROR = 1e-12  # the same for large numbers, relative to them
 FLOAT = 1e-9  # relative rounding error of an expression of floats
 EPOCH_YEAR, MONTHS_A_YEAR, LONGEST_MONTH = 1970, 12, 31
 MOST_DAYS = 1e7  # days since 1970 of the last time that has a month: its year has five digits
+MOST_NANOSECOND_DAYS = 106_000.0  # from 1970 to a time that has nanoseconds in 64 bits
 DIGITS = re.compile(r"\D*?(\d+(?:\.\d+)?)\D*")  # text with one number in it
 LEAST_WITH_DIGITS = (
     0.95  # share of the levels of a column of text that have one number, where text is read so
@@ -289,12 +297,16 @@ class Relation:
         """The relation as an equation of the names of columns."""
         return f"{names[self.child]} = {self.expression(names)}"
 
+    @property
+    def _is_floor(self) -> bool:
+        """Whether the child is cut off rather than rounded."""
+        return self.half > 0 and math.isclose(self.constant, -self.half)
+
     def expression(self, names: Sequence[str]) -> str:
         """The right side of the equation, of names or of numbers as text."""
         sizes = {abs(term.coefficient) for term in self.terms}
         shared = sizes.pop() if len(sizes) == 1 else 1.0
-        is_floor = self.half > 0 and math.isclose(self.constant, -self.half)
-        constant = 0.0 if is_floor else self.constant
+        constant = 0.0 if self._is_floor else self.constant
         text, is_sum = "", len(self.terms) > 1
         if constant > 0 and shared == 1 and all(term.coefficient < 0 for term in self.terms):
             text, constant = f"{constant:.10g}", 0.0
@@ -307,13 +319,55 @@ class Relation:
             text = _scaled_text(shared, f"({text})" if is_sum else text)
         if constant:
             text += f" {'−' if constant < 0 else '+'} {abs(constant):.10g}"
-        return text + ", rounded down" * is_floor
+        return text + ", rounded down" * self._is_floor
+
+    def worked_out(self, texts: Sequence[str], x: Floats, schema: Sequence[Column]) -> str:
+        """The expression with the cells of a row, and what it makes of its numbers x (1, C); ``texts`` are times.
+
+        That has the decimals of the child, but is no other number, whatever the child's range and categories; it has
+        more where the child would seem to follow with these. Times have no fractions of a second unless the child has.
+        """
+        child, value, cells = schema[self.child], float(self.values(x)[0]), [*texts]
+        if self._is_floor:
+            places = (value + self.half - self.origin) / self.step
+            value = self.origin + self.step * math.floor(places + ON_LATTICE)
+        for j in self.parents:
+            if schema[j].family == "number":
+                cells[j] = _number_text(x[0, j], 12, schema[j])
+        if child.family != "number":
+            return f"{self.expression(cells)} = {_time_text(value, child)}"
+        decimals = decimals_of_column(child)
+        if decimals is not None and round(value, decimals) != x[0, self.child]:
+            value = round(value, decimals)
+        return f"{self.expression(cells)} = {_number_text(value, 10, child)}"
 
 
 def open_places(middle: Floats, half: Floats) -> tuple[Floats, Floats]:
     """The first and the last whole number (N,) in intervals, to the errors of floats."""
     half = half + ON_LATTICE + FLOAT_ERROR * np.abs(middle)
     return np.ceil(middle - half), np.floor(middle + half)
+
+
+def _number_text(value: float, n_significant: int, column: Column) -> str:
+    """A number as a column writes it, of so many digits if it has many decimals, so that sums of it are right.
+
+    Without a percent sign: expressions divide by 100 themselves.
+    """
+    if round(value, MOST_DECIMALS) != value:
+        value = float(f"{value:.{n_significant}g}")
+    return written(value, column).replace("%", "").strip()
+
+
+def _time_text(days: float, column: Column) -> str:
+    """A time or duration, in days, as a column writes it, and to the second; of any year."""
+    if abs(days) > MOST_NANOSECOND_DAYS:
+        seconds = np.datetime64(round(days * (DAY // SECOND)), "s")
+        is_time = column.family == "datetime"
+        return str(seconds).replace("T", " ") if is_time else f"{days:.12g} days"
+    step = SECOND if column.step % SECOND == 0 else column.step
+    steps = (days * (DAY // SECOND) - column.origin) * (SECOND / step)
+    cells = restore_times(np.array([steps]), column.dtype, column.origin, step)
+    return written(cells.iloc[0], column)
 
 
 def n_digits(value: float) -> int:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from discrete_itd.encoders.column import Column
+from discrete_itd.encoders.column import Column, written
 from discrete_itd.encoders.relations import FLOAT_ERROR, ON_LATTICE, Relation, is_numeric
 from discrete_itd.reading.frames import time_zone
 from discrete_itd.rules.cells import Floats, Ints, RuleCells, folded
@@ -235,12 +235,15 @@ class Equation(Statement):
             return np.where(np.isfinite(apart), apart <= room + FLOAT_ERROR * np.abs(child), np.nan)
 
     def instead(self, cells: RuleCells, row: int) -> str:
-        if cells.schema[self.relation.child].family != "number":
+        numbers, texts = cells.numbers[row : row + 1], [""] * len(self.names)
+        if np.isnan(self.relation.values(numbers)[0]):
             return ""
-        numbers = [f"{v:.10g}" for v in cells.numbers[row]]
-        value = self.relation.expected(cells.numbers[row : row + 1])[1][0]
-        expression = self.relation.expression(numbers)
-        return "" if math.isnan(value) else f"{expression} = {value:.10g}"
+        for j in self.relation.parents:
+            value = cells.values_of(self.names[j])[cells.codes[row, j]]
+            if (zone := time_zone(cells.schema[j].dtype)) is not None:  # levels are in UTC
+                value = pd.Timestamp(value).tz_localize("UTC").tz_convert(zone)
+            texts[j] = written(value, cells.schema[j])
+        return self.relation.worked_out(texts, numbers, cells.schema)
 
     def code(self, language: Language) -> str:
         relation, terms, divisors = self.relation, list[str](), list[str]()

@@ -166,7 +166,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_copies_are_found_beside_columns_of_any_kind(kind):
-    """And are less near where the columns are those of another row, if a year apart; distances are of user's columns."""
+    """And are less near with the values of another row, of a year later; distances are those of the user's columns."""
     random = np.random.default_rng(0)
     times = pd.date_range("2021-02-01 06:00", periods=300, freq="97h")
     real = people(300, 0).assign(**KINDS[kind](times, random))
@@ -176,7 +176,7 @@ def test_copies_are_found_beside_columns_of_any_kind(kind):
     assert found["row"].loc[range(3)].tolist() == [40, 41, 42]
     assert (found["p_value"].loc[range(3)] < 0.01).all()
     added = real.columns.difference(people(1, 0).columns)
-    moved = find_near_rows(real, drawn.assign(**others[added][40:93].reset_index(drop=True)))
+    moved = find_near_rows(real, drawn.assign(**others.loc[40:92, [*added]].reset_index(drop=True)))
     assert (found["nats"].loc[range(3)] > moved["nats"].loc[range(3)]).all()
     columns = compare_tables(real, drawn, random_state=0).columns
     assert {*columns.index} == {*real}
