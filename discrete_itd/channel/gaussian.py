@@ -423,7 +423,7 @@ class GaussianPosterior:
         """
         for part in torch.arange(len(self.means)).split(max(1, CHUNK // self.means.shape[2])):
             of_part = self.pick(lambda t, i=part: t[i])
-            if merged and not self.bounds and self.means.shape[2] > MANY:
+            if merged and self.means.shape[2] > MANY:
                 of_part = of_part._merged()
             n_components = of_part.means.shape[2]
             log_weight, order = of_part.log_weight[:, 0].double().sort(1, descending=True)
@@ -439,7 +439,7 @@ class GaussianPosterior:
                     yield part[some], GaussianPosterior(q.log_weight, q.means, q.var, *q.bounds)
 
     def _merged(self) -> GaussianPosterior:
-        """The mixtures of one column without bounds, in double, with one component for each set of similar ones.
+        """The mixtures of one column, in double, with one component for each set of similar ones of the same bounds.
 
         It has their weight, mean and variance. Components of 1e-5 of the probability together are left out.
         """
@@ -452,6 +452,10 @@ class GaussianPosterior:
         key = ((row * 4096 + size.long() + 2048) << 32) + place.long().clamp(
             -(1 << 31), (1 << 31) - 1
         )
+        bounds = [t[:, 0][row, k].double() for t in self.bounds]
+        for bound in bounds:
+            values, which = bound.unique(return_inverse=True)
+            key = key.unique(return_inverse=True)[1] * len(values) + which
         _, which = key.unique(return_inverse=True)
         n = int(which.max()) + 1
         sums = weight.new_zeros(3, n).index_add_(
@@ -460,12 +464,13 @@ class GaussianPosterior:
         total, centre = sums[0], sums[1] / sums[0]
         spread = (mean - centre[which]).square_().mul_(weight)
         within = (sums[2].index_add(0, which, spread)) / total
-        row_of = row.new_zeros(n).index_copy_(0, which, row)
+        row_of, *bounds = (t.new_empty(n).index_copy_(0, which, t) for t in (row, *bounds))
         count = torch.bincount(row_of, minlength=len(self.means))
         at = torch.arange(n, device=row.device) - (count.cumsum(0) - count)[row_of]
+        nothing = -math.inf, 0.0, 1.0, -math.inf, math.inf
         out = [
             t.new_full((len(count), int(count.max())), v).index_put_((row_of, at), t)[:, None]
-            for t, v in ((total.log(), -math.inf), (centre, 0.0), (within, 1.0))
+            for t, v in zip((total.log(), centre, within, *bounds), nothing, strict=False)
         ]
         return GaussianPosterior(*out)
 

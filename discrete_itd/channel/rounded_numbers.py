@@ -32,12 +32,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from discrete_itd.devices import any_true, index_tensor
+from discrete_itd.devices import any_true, index_tensor, static_shapes
 
 TAILS_FROM = 1000.0  # U, in robust standard deviations: beyond it the map grows as log log
 LARGEST, SMALLEST = torch.finfo(torch.float64).max, torch.finfo(torch.float64).tiny
 # width in the core's unit below which a cell's width is step times slope, as the difference of its ends loses digits
 NARROW = 1e-5
+MANY = 1 << 14  # numbers from which it pays to look for equal ones
 PEAK_ROWS = 20  # fewest rows with one number for which it may have a peak of its own
 # cell width per share of the rows that hold its number: mass over peak density of a Gaussian of standard deviation 1/2
 PEAK_WIDTH = 0.5 * math.sqrt(2 * math.pi)
@@ -210,6 +211,8 @@ class NumberLines:
         z = values.double()
         if not self.have_steps:
             return Intervals.at(z)
+        if columns is None and z.numel() > MANY and not static_shapes(z.device):
+            return self._cells_of_distinct(z)
         step = self._of(z, columns)[5]
         distance = self.decoded(z, columns)
         sides = torch.stack([distance - step / 2, distance, distance + step / 2])
@@ -221,6 +224,17 @@ class NumberLines:
         return Intervals(
             torch.where(is_narrow, z, (low + high) / 2), torch.where(is_narrow, small, width)
         )
+
+    def _cells_of_distinct(self, z: Tensor) -> Intervals:
+        """:meth:`cells` of numbers (..., R), of which completed rows and tables repeat many: each is computed once."""
+        parts, missing = Intervals(torch.empty_like(z), torch.empty_like(z)), z.isnan()
+        for r, numbers in enumerate(z.masked_fill(missing, 0.0).unbind(-1)):
+            values, place = numbers.unique(return_inverse=True)
+            for t, of_values in zip(
+                parts, self.cells(values, index_tensor((r,), str(z.device))), strict=True
+            ):
+                t[..., r] = of_values[place]
+        return Intervals(*(t.masked_fill_(missing, math.nan) for t in parts))
 
     def peaks(
         self, mean: Tensor, var: Tensor, rows: Tensor, columns: Tensor | None = None

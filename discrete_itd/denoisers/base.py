@@ -295,6 +295,14 @@ class Denoiser(nn.Module):
                 out[part, j] = self.given(out[part]).at_uniform(j, u, v)
         return out.unflatten(0, (len(x), n_draws))
 
+    def completing(self, x: Tensor, known: dict[Denoiser, Completing], salt: int) -> Completing:
+        """The joint distribution of the missing cells of each row ``x`` (B, C); ``salt`` is a seed.
+
+        Only an ``exact`` denoiser draws from it; of others there are the log-probabilities of completed rows. What is
+        ``known`` of these rows by some denoisers is not computed again; what is new is added.
+        """
+        return known.setdefault(self, Completing(self, x))
+
     @torch.no_grad()
     def leave_one_out(self, x: Tensor, asked: Tensor) -> Posterior:
         """The distribution of each cell of rows given the other known cells of its row.
@@ -423,6 +431,34 @@ class Denoiser(nn.Module):
         """Number of floats in its ``state_dict``."""
         tensors = self.state_dict().values()
         return sum(t.numel() for t in tensors if t.is_floating_point())
+
+
+class Completing:
+    """The missing cells of rows ``x`` (B, C), NaN there, given the others: many draws of each row, and their scores."""
+
+    def __init__(self, denoiser: Denoiser, x: Tensor) -> None:
+        self.denoiser, self.x = denoiser, x
+        self._last: tuple[Tensor, Tensor] | None = None
+
+    @cached_property
+    def log_prob(self) -> Tensor:
+        """Log-probability of the known cells: float64, (B,), nats."""
+        return self.denoiser.log_prob(filled(self.x)).double()[: len(self.x)]
+
+    def draw(self, n_draws: int, salt: int) -> Tensor:
+        """:meth:`Denoiser.complete`, (B, M, C)."""
+        return self.denoiser.complete(self.x, n_draws, salt)
+
+    def log_joint(self, completions: Tensor) -> Tensor:
+        """Log-probabilities of completed rows (B, M, C), kept until others are asked for: float64, (B, M), nats."""
+        if self._last is None or self._last[0] is not completions:
+            self._last = completions, self._log_joint(completions)
+        return self._last[1]
+
+    def _log_joint(self, completions: Tensor) -> Tensor:
+        rows = completions.flatten(0, 1)
+        parts = in_blocks(self.denoiser.log_prob, rows, batch_size=SCORED_AT_ONCE)
+        return torch.cat([rows.new_zeros(0), *parts]).double().view(completions.shape[:2])
 
 
 def held_out_nats(denoiser: Denoiser, x: Tensor) -> float:

@@ -346,6 +346,12 @@ class DenseGaussians:
         return mass, precision.permute(1, 2, 0).contiguous(), linear.T.contiguous()
 
     @cached_property
+    def precisions(self) -> tuple[Tensor, Tensor]:
+        """Precisions (Z, R, R), and these times the means (Z, R): float64."""
+        _, precision, linear = self._quadratic
+        return precision.permute(2, 0, 1).contiguous(), linear.T.contiguous()
+
+    @cached_property
     def _whitening(self) -> Tensor:
         """Inverses of the Cholesky factors: (Z, R, R), float64."""
         one = torch.eye(self.mean.shape[1], dtype=torch.float64, device=self.mean.device)

@@ -19,7 +19,8 @@ import math
 import operator
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Self
+from functools import cached_property
+from typing import Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,7 @@ from discrete_itd.channel.rounded_numbers import Intervals
 from discrete_itd.denoisers.base import (
     BLOCK,
     CACHED,
+    Completing,
     Config,
     Denoiser,
     Tensors,
@@ -59,6 +61,9 @@ from discrete_itd.denoisers.marginal import indicators, lacking
 
 LEAST_ROUND_GAIN = 1e-3  # EM ends with the first round that gains fewer nats per row
 MOST_DEPENDENT = 32  # most continuous columns that depend on one another in a class: work grows with their square
+# Classes that stand for all where many draws of a row are scored: fewer make weights less even in shoppers with half of
+# the cells missing, and more take longer.
+SOME_CLASSES = 256
 CLASS_PRIORS = (1.0, 4.0, 16.0, 64.0)  # weights, in rows, that EM tries for the prior of a class
 
 
@@ -444,6 +449,11 @@ class MixtureDenoiser(Denoiser):
             return mean + (self.chol[z].to(xi) @ xi[:, :, None])[:, :, 0]
         return mean + self.var[z].to(xi).sqrt() * xi
 
+    def completing(self, x: Tensor, known: dict[Denoiser, Completing], salt: int) -> Completing:
+        if self.codebook.indicator or devices.static_shapes(x.device):
+            return super().completing(x, known, salt)
+        return known.get(self) or known.setdefault(self, _CompletingClasses(self, x, salt))
+
     @torch.no_grad()
     def complete(self, x: Tensor, n_draws: int, salt: int) -> Tensor:
         """Draw a class given the known cells, then the missing cells given the class."""
@@ -469,6 +479,139 @@ class MixtureDenoiser(Denoiser):
             logits = self.log_probs[:, levels.own(book.place[j])][which[rows]]
             out[rows, j] = chosen(logits.double(), noise.uniform(j, 2)[rows, 0]).double()
         return out.unflatten(0, (len(x), n_draws))
+
+
+class _CompletingClasses(Completing):
+    """By at most ``SOME_CLASSES`` classes of each row, drawn in even steps of their probability given its known cells.
+
+    They have equal weights, or their own where there are no more classes. Scores of all completed rows add up to the
+    exact probability of the known cells, whichever classes are drawn, and the mean of a score over the classes is
+    exact: so a row drawn by them follows the mixture.
+
+    Missing numbers of a class follow a chain from the last to the first, in which each is given the records after it
+    and the middles of the known cells.
+    """
+
+    def __init__(self, mixture: MixtureDenoiser, x: Tensor, salt: int) -> None:
+        super().__init__(mixture, x)
+        self._mixture, n = mixture, min(mixture.n_components, SOME_CLASSES)
+        every = torch.arange(len(x), device=x.device)
+        u = RowNoise(x, torch.zeros_like(every), salt).uniform(mixture.codebook.n_columns + 2, 1)
+        self.log_prob = x.new_zeros(len(x))
+        self._classes = torch.arange(n, device=x.device).repeat(len(x), 1)
+        self._log_shares = x.new_zeros(len(x), n)
+        step = rows_at_once(CACHED // max(mixture.n_components, mixture.codebook.levels.n_points))
+        for rows in every.split(step):
+            joint = mixture.log_joint(filled(x[rows]))[: len(rows)].double()
+            self.log_prob[rows] = joint.logsumexp(1)
+            if n == mixture.n_components:
+                self._log_shares[rows] = joint
+            else:
+                steps = (torch.arange(n, device=x.device) + u[rows]) / n
+                self._classes[rows] = chosen(joint, steps)
+        self._log_shares = self._log_shares.log_softmax(1)
+        missing = x[:, mixture.codebook.reals].isnan()
+        n_missing = missing.sum(1)
+        self._sets = []  # rows (n,) with as many missing numbers, m, and the columns of these, (n, m)
+        for m in n_missing.unique().tolist():
+            some = torch.nonzero(n_missing == m).flatten()
+            self._sets.append((some, torch.nonzero(missing[some])[:, 1].view(len(some), m)))
+
+    def _moments(self, rows: Tensor, classes: Tensor, missing: Tensor) -> tuple[Tensor, Tensor]:
+        """Means (n, K, m) of missing numbers (n, m) in classes (n, K), and Cholesky factors (n, K, m, m).
+
+        They are float64; the factors are those of precisions given the known numbers, their transposes turn errors of
+        the means into standard normal numbers.
+        """
+        mixture, columns = self._mixture, missing[:, None]
+        if mixture.dense is None:
+            sd = mixture.var[classes[:, :, None], columns].double().sqrt()
+            return mixture.means[classes[:, :, None], columns].double(), torch.diag_embed(1 / sd)
+        precision, linear = mixture.dense.precisions
+        known = self._middles[rows].nan_to_num(0.0)
+        of_missing = precision[classes[:, :, None], columns]  # (n, K, m, R)
+        pull = linear[classes[:, :, None], columns] - (of_missing @ known[:, None, :, None])[..., 0]
+        own = columns[:, :, None].expand(*of_missing.shape[:3], -1)
+        factor = torch.linalg.cholesky_ex(of_missing.gather(3, own)).L
+        return torch.cholesky_solve(pull[..., None], factor)[..., 0], factor
+
+    @cached_property
+    def _middles(self) -> Tensor:
+        book = self._mixture.codebook
+        return book.lines.cells(self.x[:, book.reals]).middle
+
+    def draw(self, n_draws: int, salt: int) -> Tensor:
+        mixture, book, x = self._mixture, self._mixture.codebook, self.x
+        out = x.repeat_interleave(n_draws, 0)
+        noise = RowNoise(out, torch.arange(n_draws, device=x.device).repeat(len(x)), salt)
+        u = noise.uniform(book.n_columns, 1).view(len(x), n_draws)
+        xi = [noise.uniform(j, 2)[:, 1] for j in book.reals.tolist()]
+        xi = torch.stack(xi, 1).clamp(1e-12, 1 - 1e-12) if xi else x.new_zeros(len(out), 0)
+        xi = torch.special.ndtri(xi).unflatten(0, (len(x), n_draws))
+        which = self._classes.gather(1, chosen(self._log_shares, u))
+        out = out.unflatten(0, (len(x), n_draws))
+        for rows, missing in self._sets:
+            at_once = max(1, CACHED // (n_draws * max(1, missing.shape[1] ** 2)))
+            for part in torch.arange(len(rows)).split(at_once) if missing.shape[1] else ():
+                some, columns = rows[part], missing[part]
+                mean, factor = self._moments(some, which[some], columns)
+                own = xi[some].gather(2, columns[:, None].expand(-1, n_draws, -1))
+                error = torch.zeros_like(mean)
+                for k in reversed(range(columns.shape[1])):
+                    pull = own[:, :, k] - (factor[..., k + 1 :, k] * error[..., k + 1 :]).sum(-1)
+                    value = mean[:, :, k] + pull / factor[..., k, k]
+                    value = book.lines.rounded(value, columns[:, k, None])
+                    out[some, :, book.reals[columns[:, k]]] = value
+                    middle = book.lines.cells(value, columns[:, k, None]).middle
+                    error[..., k] = middle - mean[:, :, k]
+        out, which = out.flatten(0, 1), which.flatten()
+        for j in torch.nonzero(x.isnan().any(0)).flatten().tolist():
+            if j not in book.place:
+                continue
+            gaps = torch.nonzero(x[:, j].isnan()).flatten()
+            rows = (gaps[:, None] * n_draws + torch.arange(n_draws)).flatten()
+            logits = mixture.log_probs[:, book.levels.own(book.place[j])][which[rows]]
+            out[rows, j] = chosen(logits.double(), noise.uniform(j, 2)[rows, 0]).double()
+        return out.unflatten(0, (len(x), n_draws))
+
+    def _log_joint(self, completions: Tensor) -> Tensor:
+        mixture, book, n_draws = self._mixture, self._mixture.codebook, completions.shape[1]
+        out = completions.new_zeros(completions.shape[:2])
+        for rows, missing in self._sets:
+            m = missing.shape[1]
+            at_once = max(1, CACHED // (self._classes.shape[1] * max(4 * n_draws, m**2)))
+            for part in torch.arange(len(rows)).split(at_once):
+                some, columns = rows[part], missing[part]
+                own, cells, unknown = self._classes[some], completions[some], self.x[some].isnan()
+                total = self._log_shares[some][:, None].expand(-1, n_draws, -1).to(mixture.means)
+                for j, i in book.place.items():
+                    gaps = torch.nonzero(unknown[:, j]).flatten()
+                    if len(gaps):
+                        code, log_p = cells[gaps, :, j].long(), mixture.log_probs
+                        more = log_p[:, book.levels.own(i)][own[gaps, None], code[:, :, None]]
+                        total = total.index_add(0, gaps, more)
+                if m:
+                    total = total + self._of_numbers(some, own, columns, cells).to(total)
+                out[some] = total.logsumexp(2).double()
+        return out + self.log_prob[:, None]
+
+    def _of_numbers(
+        self, rows: Tensor, classes: Tensor, missing: Tensor, completions: Tensor
+    ) -> Tensor:
+        """Log-masses (n, M, K) of the ``missing`` numbers (n, m) of completions (n, M, C) in classes (n, K)."""
+        book, (mean, factor) = self._mixture.codebook, self._moments(rows, classes, missing)
+        own = book.reals[missing][:, None].expand(-1, completions.shape[1], -1)
+        cells = book.lines.cells(completions.gather(2, own), missing[:, None])
+        error, total = {}, 0.0
+        for k in reversed(range(missing.shape[1])):
+            error[k] = cells.middle[:, :, k, None] - mean[:, None, :, k]
+            z = error[k] * factor[:, None, :, k, k]
+            for i in range(k + 1, missing.shape[1]):
+                z.addcmul_(error[i], factor[:, None, :, i, k])
+            sd = 1 / factor[:, None, :, k, k]
+            dtype = self._mixture.means.dtype
+            total = total + log_masses_in_classes(z, cells.width[:, :, k, None], sd, dtype)
+        return cast(Tensor, total)
 
 
 def shares_of_classes(log_weights: Tensor, cells: Iterable[Tensor]) -> Tensor:

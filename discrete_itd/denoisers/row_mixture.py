@@ -12,6 +12,7 @@ the members' posteriors, weighted by :math:`w_m` times the probability that the 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any, Self
 
 import torch
@@ -24,6 +25,7 @@ from discrete_itd.channel.noise import RowNoise
 from discrete_itd.channel.posterior import Posterior
 from discrete_itd.denoisers.base import (
     ESTIMATORS,
+    Completing,
     Config,
     Denoiser,
     Tensors,
@@ -211,6 +213,12 @@ class RowMixtureDenoiser(Denoiser):
             )
         return out
 
+    def completing(self, x: Tensor, known: dict[Denoiser, Completing], salt: int) -> Completing:
+        if self not in known:
+            members = [member.completing(x, known, salt) for member in self._members]
+            known[self] = _CompletingMixture(self, x, members)
+        return known[self]
+
     @torch.no_grad()
     def complete(self, x: Tensor, n_draws: int, salt: int) -> Tensor:
         """Choose a member by its probability given the known cells, then take its draw."""
@@ -226,10 +234,42 @@ class RowMixtureDenoiser(Denoiser):
             needs = 2 ** need.clamp_min(1).double().log2().ceil().long()
             for n in needs[need > 0].unique().tolist():
                 some = torch.nonzero((need > 0) & (needs == n)).flatten()
-                drawn = member.complete(x[some], n, salt)
+                drawn = member.complete(x[some], n, salt + 1)  # not by the numbers that chose it
                 k = (hit[some].cumsum(1) - 1).clamp(0, n - 1)[:, :, None].expand(-1, -1, x.shape[1])
                 out[some] = torch.where(hit[some][:, :, None], drawn.gather(1, k), out[some])
         return out
+
+
+class _CompletingMixture(Completing):
+    """By the distributions of the members, weighted by their probabilities of the known cells."""
+
+    def __init__(self, mixture: RowMixtureDenoiser, x: Tensor, members: list[Completing]) -> None:
+        super().__init__(mixture, x)
+        self._members, self._log_weights = members, mixture.log_weights
+
+    @cached_property
+    def _joint(self) -> Tensor:
+        return torch.stack([m.log_prob for m in self._members], 1) + self._log_weights
+
+    @cached_property
+    def log_prob(self) -> Tensor:
+        return torch.logsumexp(self._joint, 1)
+
+    def draw(self, n_draws: int, salt: int) -> Tensor:
+        """Choose a member by its probability given the known cells, then take its draw."""
+        rows, path = self.x.repeat_interleave(n_draws, 0), torch.arange(n_draws)
+        noise = RowNoise(rows, path.to(rows.device).repeat(len(self.x)), salt)
+        u = noise.uniform(self.x.shape[1] + 1, 1).view(len(self.x), n_draws)
+        which = chosen(self._joint, u)[:, :, None]
+        # not by the numbers that choose a member
+        out, *others = (member.draw(n_draws, salt + 1) for member in self._members)
+        for i, drawn in enumerate(others, 1):
+            out = torch.where(which == i, drawn, out)
+        return out
+
+    def _log_joint(self, completions: Tensor) -> Tensor:
+        joint = torch.stack([m.log_joint(completions) for m in self._members], 2)
+        return torch.logsumexp(joint + self._log_weights, 2)
 
 
 def factors_of_each(denoisers: Sequence[Denoiser], x: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ from discrete_itd.channel.posterior import (
     Posterior,
 )
 from discrete_itd.channel.rounded_numbers import Intervals
-from discrete_itd.denoisers.base import SCORED_AT_ONCE, Denoiser, filled, in_blocks
+from discrete_itd.denoisers.base import SCORED_AT_ONCE, Completing, Denoiser, filled, in_blocks
 from discrete_itd.denoisers.following import FollowingDenoiser
 from discrete_itd.denoisers.row_mixture import RowMixtureDenoiser
 from discrete_itd.likelihood.path import Estimate, combine, equal_rows
@@ -62,6 +62,10 @@ SPLIT_AT = (1 / 8, 1 / 2, 7 / 8)
 # A guide's density is at least exp(-FAR_NATS - abs(x)): its ratio to the scorer's is bounded where few points are.
 FAR_NATS = 10.0
 KEPT_COMPLETIONS = 1 << 15  # completed rows that are kept together
+# Completions of equal weight that those of a drawn row must be worth, or there are more. In shoppers with 20, 50 and 70
+# % of cells missing, the median of a cell's draws among 32 is at its quantile 50 ± .8, 1.3 and 1.6 %, ± 5 % with
+# the proposal's draws (absolute error, mean over cells).
+LEAST_EVEN = 4
 NODES_AT_ONCE = 128  # nodes of a number for which the parts of its cells fit in a processor's cache
 
 
@@ -666,7 +670,10 @@ class ConditionalDenoiser(Denoiser):
 
         NaN in the cells ``left`` (n, C), and where a drawn indicator says that the cell is missing.
         """
-        drawn = self.proposal.complete(x, n_draws, salt)
+        return self._with_gaps(self.proposal.complete(x, n_draws, salt), x, left)
+
+    def _with_gaps(self, drawn: Tensor, x: Tensor, left: Tensor) -> Tensor:
+        """Completions (n, M, C) of rows x (n, C) without the cells ``left`` (n, C), and those that are drawn absent."""
         absent = self.codebook.is_absent(drawn.flatten(0, 1)).view_as(drawn)
         return drawn.masked_fill(left[:, None] | absent & x.isnan()[:, None], math.nan)
 
@@ -711,10 +718,8 @@ class ConditionalDenoiser(Denoiser):
     def draw_unknown(self, x: Tensor, seed: int) -> Tensor:
         """Rows ``x`` (N, C) whose unknown cells are drawn given the others; cells indicated as missing stay NaN.
 
-        Of 32 completions by the proposal, of 8 where many rows are equal, one is chosen by its weight (Rubin, JASA 82,
-        1987); then, in rows with at most eight unknown cells, each of these is drawn again given the others, from its
-        enumerated distribution, which leaves the distribution invariant (Geman & Geman, IEEE PAMI 6, 1984): a single
-        one exactly.
+        A single one exactly, from its enumerated distribution. Of several, some completions by the proposal are scored,
+        and one is chosen by its weight (Rubin, JASA 82, 1987): the more, the nearer its distribution to the scorer's.
         Categories unseen in training are never drawn.
         """
         generator = torch.Generator(x.device).manual_seed(seed)
@@ -722,8 +727,8 @@ class ConditionalDenoiser(Denoiser):
         several = torch.nonzero((unknown.sum(1) > 1) | (unknown & indicates).any(1)).flatten()
         out = x.clone()
         out[several] = self._chosen(x[several], generator)
-        again = unknown & (unknown.sum(1, keepdim=True) <= 8) | self._unseen(out)
-        again &= ~indicates & (~out.isnan() | ((unknown.sum(1) == 1)[:, None] & unknown))
+        alone = unknown & (unknown.sum(1, keepdim=True) == 1)
+        again = (alone | self._unseen(out) & ~out.isnan()) & ~indicates
         for j in torch.nonzero(again.any(0)).flatten().tolist():
             for rows in torch.nonzero(again[:, j]).flatten().split(self.rows_at_once):
                 others = out[rows].index_fill(1, torch.tensor([j], device=x.device), math.nan)
@@ -732,10 +737,11 @@ class ConditionalDenoiser(Denoiser):
         return out
 
     def _chosen(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        """Completions of rows (n, C) by the proposal, chosen by their weights among 32 a row.
+        """Completions of rows (n, C) by the proposal, chosen by their weights among 32 a row, or up to 128.
 
-        Those of equal rows are chosen together, in equal steps of their weight (Kitagawa, JCGS 5, 1996); of many rows
-        among 8 a row. A completion is taken twice only if its weight is that many times the mean.
+        As long as these are worth fewer than ``LEAST_EVEN`` of equal weight (Kong, Liu & Wong, JASA 89, 1994), as many
+        more are drawn. Those of equal rows are chosen together, in equal steps of their weight (Kitagawa, JCGS 5,
+        1996); of many rows among 8 a row. A completion is taken twice only if its weight is that many times the mean.
         """
         out = x.clone()
         first, among = equal_rows(x)
@@ -746,20 +752,38 @@ class ConditionalDenoiser(Denoiser):
             for copies in torch.arange(r, device=x.device).split(max(1, KEPT_COMPLETIONS // n)):
                 k = len(copies)
                 for some in same.split(max(1, KEPT_COMPLETIONS // (n * k))):
-                    rows = x[first[some]]
-                    left = rows.isnan() & ~self.codebook.unknown(rows)
-                    drawn = self._completions(rows, left, n * k, draw_salt(generator))
-                    flat = drawn.flatten(0, 1)
-                    log_w = _log_prob(self.scorer, flat) - _log_prob(self.proposal, flat)
-                    log_w -= 1e6 * self._unseen(flat).sum(1)  # these are not drawn
                     u = torch.rand(
-                        len(rows), 1, generator=generator, device=x.device, dtype=x.dtype
+                        len(some), 1, generator=generator, device=x.device, dtype=x.dtype
                     )
                     steps = (torch.arange(k, device=x.device) + u) / k
-                    place = chosen(log_w.view(-1, n * k), steps)
-                    at = members[start[some][:, None] + copies].flatten()
-                    out[at] = drawn.take_along_dim(place[:, :, None], 1).flatten(0, 1)
+                    at = members[start[some][:, None] + copies]
+                    drawn, log_w = x.new_zeros(len(some), 0, x.shape[1]), x.new_zeros(len(some), 0)
+                    while len(some):
+                        n_more = log_w.shape[1] or n * k
+                        more = self._weighed(x[first[some]], n_more, draw_salt(generator))
+                        drawn, log_w = (
+                            torch.cat([drawn, more[0]], 1),
+                            torch.cat([log_w, more[1]], 1),
+                        )
+                        place = chosen(log_w, steps)
+                        out[at] = drawn.take_along_dim(place[:, :, None], 1)
+                        n_even = 1 / log_w.softmax(1).square().sum(1)
+                        is_poor = n_even < LEAST_EVEN * k
+                        if log_w.shape[1] >= 128 * k:
+                            break
+                        some, at, steps, drawn, log_w = (
+                            t[is_poor] for t in (some, at, steps, drawn, log_w)
+                        )
         return out
+
+    def _weighed(self, x: Tensor, n_draws: int, salt: int) -> tuple[Tensor, Tensor]:
+        """Completions (n, M, C) of rows (n, C) by the proposal, and their log-weights (n, M)."""
+        left, known = x.isnan() & ~self.codebook.unknown(x), dict[Denoiser, Completing]()
+        proposal = self.proposal.completing(x, known, salt)
+        drawn = self._with_gaps(proposal.draw(n_draws, salt), x, left)
+        log_w = self.scorer.completing(x, known, salt).log_joint(drawn) - proposal.log_joint(drawn)
+        # unseen categories are not drawn
+        return drawn, log_w - 1e6 * self._unseen(drawn.flatten(0, 1)).sum(1).view(log_w.shape)
 
     def _drawn(self, x: Tensor, j: int, u: Tensor, v: Tensor) -> Tensor:
         """Draws (n,) of the only unknown cell, in column j, of rows (n, C), by uniform numbers, (n, 1) each."""

@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.imputations
     python -m tests.benchmarks.imputations --tables "linear, MCAR" --methods complete "one fit:auto" --repeats 50
-    python -m tests.benchmarks.imputations --filled FOLDER --most-rows 10000
+    python -m tests.benchmarks.imputations --filled FOLDER --most-rows 10000 --ways "one draw" "columns alone"
 
 Tables of 400 rows are drawn: x1 is normal, x2 depends on it linearly or by its square, the category c by its value or
 by its size, and y = 1 + x1 + x2 / 2 - [c = yes] + noise. Of x2 and of c a third of the cells is taken away:
@@ -34,7 +34,7 @@ Rubin, "Multiple Imputation for Nonresponse in Surveys", 1987, chapter 3.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -51,6 +51,7 @@ from tests.benchmarks.tables import available, machine, plus_minus, print_lines,
 N_ROWS, M, LEVEL = 400, 10, 0.95
 COEFFICIENTS = np.array([1.0, 1.0, 0.5, -1.0])  # of the intercept, x1, x2, c
 TABLES = ("linear, MAR", "bent, MAR", "linear, MCAR")
+WAYS = ("one draw", "medians", "columns alone")
 METHODS = ("full", "complete", "median:mixture", "one fit:mixture", "halves:mixture", "mice")
 
 
@@ -62,11 +63,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--filled", metavar="FOLDER", type=Path, help="of three CSV files")
     parser.add_argument("--most-rows", type=int, help="of a table that is filled")
+    parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS, help="of filling")
     options = parser.parse_args()
     if options.filled:
         print(machine())
         header = ["table", "rows", "missing", "method", "shape", "trend", "mean", "CPU-s"]
-        print_lines(header, _filled(options.filled, options.most_rows))
+        print_lines(header, _filled(options.filled, options.most_rows, options.ways))
         return
     if "mice" in options.methods and not available("statsmodels"):
         options.methods = [m for m in options.methods if m != "mice"]
@@ -125,7 +127,7 @@ def public_tables(folder: Path) -> Iterator[tuple[str, pd.DataFrame, list[str]]]
         yield name, frame.astype(dict.fromkeys(others, str)), numbers.split()
 
 
-def _filled(folder: Path, most_rows: int | None) -> Iterator[list[object]]:
+def _filled(folder: Path, most_rows: int | None, chosen: Sequence[str]) -> Iterator[list[object]]:
     for name, frame, numbers in public_tables(folder):
         if most_rows and len(frame) > most_rows:
             frame = frame.sample(most_rows, random_state=0).reset_index(drop=True)
@@ -141,7 +143,8 @@ def _filled(folder: Path, most_rows: int | None) -> Iterator[list[object]]:
                 "medians": (of_fit, (density.impute, holed)),
                 "columns alone": (0.0, (_of_each, holed, rng)),
             }
-            for method, (before, fill) in ways.items():
+            for method in chosen:
+                before, fill = ways[method]
                 filled, seconds = processor_timed(*fill)
                 errors = [1 - fidelity.shape(frame, filled, numbers)]
                 errors += [1 - fidelity.trend(frame, filled, numbers)]

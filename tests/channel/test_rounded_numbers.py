@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from laws import LAW
 
-from discrete_itd.channel.rounded_numbers import NumberLine, NumberLines
+from discrete_itd.channel.rounded_numbers import MANY, NumberLine, NumberLines
 
 STEP = 0.25
 
@@ -56,3 +56,17 @@ def test_properties_cells_of_neighbours_meet_and_hold_their_numbers(columns):
     _, neighbours = number_lines.near(z, 1)
     torch.testing.assert_close(neighbours.middle[:, :, 1], middle, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(neighbours.width[:, :, 1], width, rtol=1e-9, atol=1e-9)
+
+
+@LAW
+@given(st.lists(lines(), min_size=1, max_size=3), st.integers(0, 2**31 - 1))
+def test_properties_cells_of_many_numbers_are_those_of_each(columns, seed):
+    """Of which many are equal, and some missing."""
+    number_lines = NumberLines(columns)
+    generator = torch.Generator().manual_seed(seed)
+    distance = STEP * torch.randint(-40, 41, (8, len(columns)), generator=generator).double()
+    few = number_lines.encoded(distance)[0]
+    few[::3] = torch.nan
+    rows = torch.randint(8, (1 + MANY, 1), generator=generator)[:, 0]
+    for found, expected in zip(number_lines.cells(few[rows]), number_lines.cells(few), strict=True):
+        torch.testing.assert_close(found, expected[rows], rtol=1e-12, atol=0.0, equal_nan=True)

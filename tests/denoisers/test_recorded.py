@@ -16,6 +16,7 @@ from laws import (
     random_correlated,
     random_rows,
     real,
+    rounding,
     seeded_generator,
     simplex,
 )
@@ -25,7 +26,7 @@ from discrete_itd.channel import ColumnPoints, CoordinateSchedule, State
 from discrete_itd.channel.codebook import Codebook
 from discrete_itd.channel.gaussian import GaussianPosterior, log_between, log_mass, log_mass_of_wide
 from discrete_itd.channel.rounded_numbers import Intervals, NumberLine, NumberLines
-from discrete_itd.denoisers import MixtureDenoiser, gaussian
+from discrete_itd.denoisers import MixtureDenoiser, RowMixtureDenoiser, gaussian, mixture
 from discrete_itd.denoisers.gaussian import log_masses_in_classes
 from discrete_itd.denoisers.mixture import expected_sums
 from discrete_itd.likelihood import integral_log_prob, path_log_prob
@@ -71,6 +72,60 @@ def every_row(book, gaps=()):
             own = lattice(book, int((book.reals == j).nonzero())).cpu()
         values.append(nan if j in gaps else own)
     return torch.cartesian_prod(*values).to(book.device)
+
+
+def members_of_rows(book):
+    """A forest and dense classes."""
+    members = [make_denoiser(kind, book) for kind in ("forest", "correlated")]
+    return RowMixtureDenoiser(book, members, [2, 1])
+
+
+@pytest.mark.parametrize("kind", ["mixture", "correlated", "mixture of rows"])
+@pytest.mark.parametrize("gaps", [(0,), (1, 2), (0, 1, 2)])
+def test_completed_rows_are_drawn_as_they_are_scored(book, kind, gaps):
+    """Scores add up to that of the known cells, are those of whole rows, and are the frequencies of draws."""
+    start = random_rows(book, 1, np.random.default_rng(0))
+    denoiser = members_of_rows(book) if "rows" in kind else make_denoiser(kind, book)
+    start[:, list(gaps)] = math.nan
+    every = every_row(book, [j for j in range(3) if j not in gaps])
+    every = torch.where(start.isnan(), every, start)
+    completing = denoiser.completing(start, {}, 1)
+    found, known = completing.log_joint(every[None])[0], denoiser.log_prob(start).double()
+    tol = rounding(book.dtype, 10)
+    torch.testing.assert_close(completing.log_prob, known, rtol=tol, atol=tol)
+    torch.testing.assert_close(found.logsumexp(0), known[0], rtol=0, atol=max(tol, 1e-6))
+    whole = denoiser.log_prob(every).double()
+    apart = (found.exp() - whole.exp()).abs().sum() / known.exp()
+    assert apart < (1e-5 if kind == "mixture" else 0.1)  # there in another order of the chain
+    n = 20000
+    drawn, at, size = completing.draw(n, 3)[0], torch.zeros(n, dtype=torch.int64), 1
+    for j in reversed(range(3)):  # rows are sorted
+        values = every[:, j].unique()
+        distance, place = (drawn[:, j, None] - values).abs().min(1)
+        assert distance.max() < 1e-6
+        at, size = at + size * place.cpu(), size * len(values)
+    counts = torch.bincount(at, minlength=len(every)).numpy()
+    expected = (found - known).exp().cpu().numpy() * n
+    some = expected > 5
+    observed = np.append(counts[some], n - counts[some].sum())
+    wanted = np.append(expected[some], n - expected[some].sum())
+    assert stats.chisquare(observed, wanted).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["mixture", "correlated"])
+def test_few_classes_stand_for_all(book, kind, monkeypatch):
+    """The mean of their scores is that of all classes, and their sum is always the same."""
+    denoiser, start = make_denoiser(kind, book), random_rows(book, 1, np.random.default_rng(0))
+    start[:, 1:] = math.nan
+    every = torch.where(start.isnan(), every_row(book, [0]), start)
+    exact = denoiser.completing(start, {}, 1).log_joint(every[None])[0]
+    monkeypatch.setattr(mixture, "SOME_CLASSES", denoiser.n_components - 1)
+    each = [denoiser.completing(start, {}, salt).log_joint(every[None])[0] for salt in range(200)]
+    each = torch.stack(each).exp()
+    torch.testing.assert_close(each.sum(1), exact.exp().sum().expand(200), rtol=1e-5, atol=0)
+    error = (each.mean(0) - exact.exp()).abs()
+    assert each.std(0).max() > 0
+    assert (error <= 5 * each.std(0) / 200**0.5 + 1e-6 * exact.exp().max()).all()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -539,6 +539,25 @@ def test_draws_follow_the_scorer(device):
         assert torch.equal(drawn, denoiser.draw_unknown(start.expand(n, -1), 5))
 
 
+@pytest.mark.parametrize("kind", ["causal", "mixture of rows"])
+def test_weights_of_completions_are_ratios_of_scores_of_whole_rows(device, kind):
+    """And members that the scorer shares with the proposal are asked once."""
+    book = make_book("mixed", device)
+    p, q = scorer(book, kind), proposal(book)
+    if kind == "mixture of rows":
+        p = RowMixtureDenoiser(book, [random_causal(book, 3), q], [2, 1])
+    start = without(random_rows(book, 3, np.random.default_rng(0)), 0, 1)
+    asked = q.log_joint
+    calls = []
+    q.log_joint = lambda x: calls.append(len(x)) or asked(x)
+    drawn, log_w = ConditionalDenoiser(p, q)._weighed(start, 40, 5)
+    assert len(calls) == 1
+    whole = drawn.flatten(0, 1)
+    expected = (p.log_prob(whole) - q.log_prob(whole)).double().view(3, 40)
+    tol = rounding(book.dtype, 10)
+    torch.testing.assert_close(log_w, expected, rtol=tol, atol=tol)
+
+
 def test_unseen_categories_and_absent_cells_are_not_drawn(device):
     book = with_indicators([simplex(2, is_open=True), real()], device)
     denoiser = ConditionalDenoiser(random_causal(book, 1), proposal(book))
