@@ -14,9 +14,7 @@ import pandas as pd
 from sklearn.metrics.cluster import contingency_matrix
 
 from discrete_itd.encoders import Column
-from discrete_itd.encoders.clock import Unit, local_times
 from discrete_itd.encoders.relations import Relation
-from discrete_itd.reading.frames import DAY, SECOND, time_zone
 from discrete_itd.rules.cells import Ints, RuleCells
 from discrete_itd.rules.judging import JudgedRule
 from discrete_itd.rules.rules import broken_rules, searched, sentence
@@ -28,6 +26,7 @@ from discrete_itd.rules.statements import (
     Range,
     Rule,
     Statement,
+    parts_of,
 )
 from discrete_itd.statistics import percent
 
@@ -160,7 +159,8 @@ def _lasting(rule: Rule, of_period: Collection[Hashable]) -> Statement | None:
     """What a rule states that rows of another period follow, too; None if that is nothing.
 
     A constant, levels and bounds of one column are what its cells happened to be, whose density has them already: of
-    these a sign alone is kept. What is said ``of_period``, of parts of times, holds in its part of the calendar.
+    these a sign alone is kept. What is said ``of_period``, of parts of times, holds in its part of the calendar; that
+    they are these parts holds in any.
     """
     statement = rule.statement
     if len({*rule.columns}) > 1:
@@ -173,17 +173,13 @@ def _lasting(rule: Rule, of_period: Collection[Hashable]) -> Statement | None:
 def parts_of_times(cells: RuleCells) -> set[Hashable]:
     """The columns that stand for a part of a column of times, in numbers or in words, and a clock of years."""
     names = set[Hashable]()
-    for column, numbers in zip(cells.schema, cells.numbers.T, strict=True):
+    for column in cells.schema:
         if column.family != "datetime":
             if column.kind == "clock":  # of years
                 names.add(column.name)
             continue
-        time = local_times(numbers, Unit(DAY / SECOND, 0.0), time_zone(column.dtype))
-        week = time.isocalendar().week.to_numpy(float, na_value=np.nan)
-        parts = [time.year, time.quarter, time.month, week, time.day, time.day_of_year]
-        parts += [time.day_of_week, time.hour, 12 * time.year + time.month]
-        for part in parts:
-            codes = pd.factorize(np.where(time.isna(), np.nan, part))[0]
+        for _, part in parts_of(cells, column.name):
+            codes = pd.factorize(part)[0]
             names |= {
                 other.name
                 for other, levels in zip(cells.schema, cells.codes.T, strict=True)

@@ -8,7 +8,22 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from discrete_itd.encoders.column import Column
-from discrete_itd.reading.frames import family
+from discrete_itd.reading.frames import family, time_zone
+
+SQL_PARTS = {
+    part: f"CAST(strftime('{letters}', {{}}) AS INTEGER)"
+    for part, letters in {
+        "year": "%Y", "month": "%m", "day": "%d", "day of the year": "%j", "hour": "%H", "year and month": "%Y%m",
+    }.items()
+} | {
+    "quarter": "round((CAST(strftime('%m', {}) AS INTEGER) + 1) / 3.0)",
+    "weekday": "((CAST(strftime('%w', {}) AS INTEGER) + 6) % 7)",
+}  # fmt: skip
+PANDAS_PARTS = {
+    "year": "{}.dt.year", "quarter": "{}.dt.quarter", "month": "{}.dt.month", "week": "{}.dt.isocalendar().week",
+    "day": "{}.dt.day", "day of the year": "{}.dt.day_of_year", "weekday": "{}.dt.day_of_week", "hour": "{}.dt.hour",
+    "year and month": "(100 * {0}.dt.year + {0}.dt.month)",
+}  # fmt: skip
 
 
 class Inexpressible(ValueError):  # noqa: N818
@@ -27,6 +42,7 @@ class Language:
     """
 
     marks: ClassVar[tuple[str, str, str]]  # of "and", "or" and "not"
+    parts: Mapping[str, str]  # of a time
     # a missing cell, one of some values, the nearest whole number, a number that is not zero, and one that is
     missing: ClassVar[str]
     is_one_of: ClassVar[str]
@@ -62,7 +78,9 @@ class Language:
         return self.is_one_of.format(column, ", ".join(map(self.literal, values)))
 
     def both(self, *parts: str) -> str:
-        """Whether all parts hold."""
+        """Whether all parts hold, of which there are some."""
+        if not parts:
+            raise Inexpressible("it knows no values")
         return f"({self.marks[0].join(f'({part})' for part in parts)})"
 
     def either(self, *parts: str) -> str:
@@ -84,6 +102,13 @@ class Language:
     def ordered(self, name: Hashable) -> str:
         """A column whose cells have the order of their numbers or times."""
         return self._of_family(name, "integer", "float", "datetime", "timedelta")
+
+    def part(self, name: Hashable, part: str) -> str:
+        """A part of a column of times, as a number."""
+        column = self._of_family(name, "datetime")
+        if time_zone(self.dtypes[name]) is not None or part not in self.parts:
+            raise Inexpressible(f"there is no {part} of times there, or {name} has a time zone")
+        return self.parts[part].format(column)
 
     def _of_family(self, name: Hashable, *families: str) -> str:
         if family(self.dtypes[name]) not in families:
@@ -131,6 +156,7 @@ class SQL(Language):
     ) -> None:
         super().__init__(schema, dtypes)
         self.spark = spark
+        self.parts = {} if spark else SQL_PARTS
         self.namesakes = namesakes(schema)
 
     def column(self, name: Hashable) -> str:
@@ -175,6 +201,7 @@ class Pandas(Language):
     marks = " & ", " | ", "~"
     missing, is_one_of, nearest, not_zero = "{}.isna()", "{}.isin([{}])", "({}).round()", "{}"
     is_zero = "{} == 0"
+    parts = PANDAS_PARTS
 
     def column(self, name: Hashable) -> str:
         self.check_plain(name)

@@ -7,7 +7,16 @@ from typing import Any, NamedTuple
 
 from discrete_itd.rules.cells import RuleCells
 from discrete_itd.rules.judging import JudgedRule
-from discrete_itd.rules.statements import Equation, Key, OneOf, OneToOne, Order, Present, Together
+from discrete_itd.rules.statements import (
+    Equation,
+    Key,
+    OneOf,
+    OneToOne,
+    Order,
+    PartOfTime,
+    Present,
+    Together,
+)
 
 Names = frozenset[Hashable]
 
@@ -22,15 +31,21 @@ class Arrow(NamedTuple):
 
 def pruned(judged: Sequence[JudgedRule], cells: RuleCells) -> list[JudgedRule]:
     """The rules that no others imply, of several with the same content the strongest."""
-    best = sorted(judged, key=lambda j: -j.gain)
+    parts = [{*j.rule.columns} for j in judged if isinstance(j.rule.statement, PartOfTime)]
+    # an equation of these, as month = month(date) − 660, holds in the years of the table alone
+    best = [
+        j
+        for j in sorted(judged, key=lambda j: -j.gain)
+        if not (isinstance(j.rule.statement, Equation) and {*j.rule.columns} in parts)
+    ]
     whole = [j.rule.statement for j in best if not j.rule.given]
-    solved = [s for s in whole if isinstance(s, Equation)]
+    solved = [s for s in whole if isinstance(s, Equation | PartOfTime)]
     equations = [frozenset(e.columns) for e in solved]
     unique = [frozenset(j.rule.columns) for j in unique_ones(best)]
     pairs = [frozenset(a.given | {a.then}) for a in between_columns(best, Key) if len(a.given) > 1]
     kept = [j for j in best if not _is_restated(j, equations, unique, pairs)]
     kept = _without_implied(kept, [*between_columns(kept, Order)])
-    follow = [Arrow(frozenset(e.columns[1:]), e.columns[0]) for e in solved]
+    follow = [Arrow(frozenset({*e.columns} - {e.consequent}), e.consequent) for e in solved]
     kept = _without_implied(kept, [*between_columns(kept, Key | OneToOne), *follow])
     kept = _without_implied(kept, [*between_conditions(kept, cells)])
     keys = [*between_columns(kept, Key | OneToOne)]

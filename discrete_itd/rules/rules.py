@@ -52,14 +52,15 @@ class Check(NamedTuple):
 
 @one_thread
 def find_rules(table: Any, *, min_holds: float = 0.98) -> Rules:
-    """The rules that a table obeys: equations, keys, orders, implications, ranges, formats and the like.
+    """The rules that a table obeys: equations, keys, orders, implications, ranges, formats, parts of times and so on.
 
     Rules are searched in one half of the rows and judged by the other. A rule is kept if a share ``min_holds`` of both
     halves follows; if its exceptions are a tenth of those that independent columns would have, at most; and if such a
     rule is found in at most one of a hundred tables of independent columns. What other kept rules imply is left out:
     the ends of chains, values that keys determine, orders and keys among the columns of an equation, contrapositives.
     Where a column follows from others but for case, spaces and accents, the key says so, and differences in these alone
-    break nothing.
+    break nothing. A column that is the year, month or weekday (and so on) of a time is said to be it, in numbers or in
+    words of its own, and of times never seen, too.
 
     Parameters
     ----------

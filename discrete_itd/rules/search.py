@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from discrete_itd.encoders.numeric import find_lattice
@@ -29,6 +30,7 @@ from discrete_itd.rules.statements import (
     OneOf,
     OneToOne,
     Order,
+    PartOfTime,
     Present,
     Range,
     Rule,
@@ -40,6 +42,7 @@ from discrete_itd.rules.statements import (
     in_order,
     joint_codes,
     meets,
+    parts_of,
 )
 
 FEWEST_ROWS = 20  # of which a rule speaks
@@ -60,6 +63,10 @@ MOST_PAIRS = 200  # implications with two conditions that are judged
 SMALLEST_STEP = 1e-6
 # numbers in an order are near each other at this part of their median relative difference
 NEAR_EQUAL = 5.0
+NAMED_PARTS, FEWEST_PARTS = (
+    ("weekday", "month", "quarter"),
+    4,
+)  # of times, and the fewest names of them
 USUAL_SHARE = 0.995  # share of the texts that have a format of the column
 NEAR_BOUND = 5.0  # mean distances of numbers from a natural bound up to which it is one
 HEAPED, STEEP = 20, 0.3  # cells at a bound, and their ratio to those of the number beside it
@@ -74,6 +81,7 @@ def search(
     """
     rules = [*of_one_column(cells, least)]
     rules += [*_equations(cells, relations), *_orders(cells, least), *_unique_pairs(cells, least)]
+    rules += _parts_of_times(cells, least)
     keys = _Keys(cells, least)
     rules += keys.rules
     levels = LevelMatrix(cells, keys.representatives)
@@ -207,6 +215,40 @@ def _equations(cells: RuleCells, relations: Sequence[Relation] | None) -> Iterat
         relations = find_relations(cells.numbers, times=times, texts=texts)
     for relation in relations:
         yield Rule(Equation(relation, names))
+
+
+def _parts_of_times(cells: RuleCells, least: float) -> Iterator[Rule]:
+    """Columns that are a part of a time: its number, or words (of weekdays, other numbers) that alternate with it."""
+    few = cells.take(np.arange(min(len(cells), PAIR_ROWS // 5)))
+    others = [j for j, column in enumerate(cells.schema) if column.family != "datetime"]
+    codes = np.ascontiguousarray(few.codes[:, others])
+    n, alike = agreement(np.zeros(len(few), int), codes)
+    chance = alike / np.maximum(n, 1)
+    for time in (column.name for column in cells.schema if column.family == "datetime"):
+        found = set[int]()
+        for part, numbers in parts_of(few, time):
+            if not np.nanmax(numbers, initial=-1) > np.nanmin(numbers, initial=np.inf):
+                continue
+            known = np.isfinite(numbers[:, None]) & (codes >= 0)
+            is_near = 2 * (few.numbers[:, others] == numbers[:, None]).sum(0) > known.sum(0)
+            if part in NAMED_PARTS:
+                n, alike = agreement(pd.factorize(numbers)[0], codes)
+                is_near |= (n >= FEWEST_ROWS) & (n - alike <= 2 * MOST_OF_CHANCE * (1 - chance) * n)
+            for j in np.array(others, int)[is_near].tolist():
+                rule = PartOfTime.fit(time, cells.schema[j].name, part, cells)
+                if j in found or not _are_names(rule) or _share(rule, cells) < least:
+                    continue
+                found.add(j)
+                yield Rule(rule)
+
+
+def _are_names(statement: PartOfTime) -> bool:
+    """Whether values stand for parts of a time, one for each: words, or numbers of weekdays."""
+    if statement.values is None:
+        return True
+    values = [value for _, value in statement.values]
+    are_plain = statement.part == "weekday" or not re.search(r"\d", "".join(map(str, values)))
+    return len(values) == len({*values}) >= FEWEST_PARTS and are_plain
 
 
 def _orders(cells: RuleCells, least: float) -> list[Rule]:

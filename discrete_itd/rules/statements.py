@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
+from discrete_itd.encoders.clock import Unit, local_times
 from discrete_itd.encoders.column import Column, written
 from discrete_itd.encoders.relations import FLOAT_ERROR, ON_LATTICE, Relation, is_numeric
-from discrete_itd.reading.frames import time_zone
+from discrete_itd.reading.frames import DAY, SECOND, time_zone
 from discrete_itd.rules.cells import Floats, Ints, RuleCells, folded
 from discrete_itd.rules.languages import Inexpressible, Language
 from discrete_itd.storage.values import AnyFloat, Like
@@ -22,6 +23,19 @@ PlainValue = bool | int | float | str
 # runs of characters of a format: a class or a character, and the least and the most of them
 Shapes = tuple[tuple[tuple[str, int, int], ...], ...]
 MOST_LISTED = 200  # values of a key that are listed in code
+# parts of local times
+PARTS: dict[str, Callable[[pd.DatetimeIndex], Any]] = {
+    "year": lambda t: t.year,
+    "quarter": lambda t: t.quarter,
+    "month": lambda t: t.month,
+    "week": lambda t: t.isocalendar().week,
+    "day": lambda t: t.day,
+    "day of the year": lambda t: t.day_of_year,
+    "weekday": lambda t: t.day_of_week,
+    "hour": lambda t: t.hour,
+    "year and month": lambda t: 100 * t.year + t.month,
+}
+TIME_ERROR = 5  # decimals of a second to which times are known that are floats of days
 MOST_LENGTHS = 16  # texts of different lengths that one format stands for, in languages without regular expressions
 
 NOTATION = " (but for case, spaces and accents)"
@@ -33,6 +47,17 @@ def value_text(value: Any) -> str:
     if isinstance(value, str):
         return value if re.fullmatch(UNQUOTED, value) else repr(value)
     return f"{value:.15g}" if isinstance(value, float) else str(value)
+
+
+def parts_of(
+    cells: RuleCells, time: Hashable, parts: Sequence[str] = (*PARTS,)
+) -> Iterator[tuple[str, Floats]]:
+    """Some :data:`PARTS` of a column of times, each with its numbers (N,); NaN where there is none."""
+    seconds = np.round(cells.numbers_of(time) * (DAY / SECOND), TIME_ERROR)
+    zone = time_zone(cells.schema[cells.place(time)].dtype)
+    times = local_times(seconds, Unit(1.0, 0.0), zone)
+    for part in parts:
+        yield part, PARTS[part](times).to_numpy(float, na_value=np.nan)
 
 
 def in_order(values: Iterable[Any]) -> tuple[Any, ...]:
@@ -308,6 +333,88 @@ class Order(Statement):
         if len({str(time_zone(language.dtypes[name])) for name in self.columns}) > 1:
             raise Inexpressible("they have different time zones")
         return language.unless_missing(self.columns, f"{low} <= {high}")
+
+
+@dataclass(frozen=True)
+class PartOfTime(Statement):
+    """A column is a part of a time: its number, or with ``values`` the one that stands for this, where there is one."""
+
+    time: Hashable
+    column: Hashable
+    part: str
+    values: tuple[tuple[int, PlainValue], ...] | None = None
+    kind = "part of a time"
+    needs_values = True
+
+    def __post_init__(self) -> None:
+        if self.part not in PARTS:
+            raise ValueError(f"a time has no {self.part!r}")
+
+    @classmethod
+    def fit(
+        cls, time: Hashable, column: Hashable, part: str, cells: RuleCells, least: int = 2
+    ) -> PartOfTime:
+        """The statement with the values that most of ``least`` rows of a part have, if these are not its number."""
+        ((_, parts),), codes = parts_of(cells, time, [part]), cells.codes_of(column)
+        same = parts == cells.numbers_of(column)
+        known = np.isfinite(parts) & (codes >= 0)
+        if 2 * same.sum() > known.sum() or not known.any():
+            return cls(time, column, part)
+        numbers, place = np.unique(parts[known].astype(int), return_inverse=True)
+        levels = cells.values_of(column)
+        counts = np.bincount(
+            place * len(levels) + codes[known], minlength=len(numbers) * len(levels)
+        )
+        counts = counts.reshape(len(numbers), -1)
+        often = np.flatnonzero(counts.sum(1) >= least)
+        usual = zip(numbers[often].tolist(), counts[often].argmax(1).tolist(), strict=True)
+        return cls(time, column, part, tuple((number, levels[code]) for number, code in usual))
+
+    def fitted(self, cells: RuleCells, least: int = 2) -> PartOfTime:
+        return PartOfTime.fit(self.time, self.column, self.part, cells, least)
+
+    @property
+    def columns(self) -> tuple[Hashable, ...]:
+        return (self.time, self.column)
+
+    @property
+    def text(self) -> str:
+        return f"{self.column} is the {self.part} of {self.time}"
+
+    @property
+    def consequent(self) -> Hashable:
+        return self.column
+
+    def follows(self, cells: RuleCells) -> Floats:
+        ((_, parts),) = parts_of(cells, self.time, [self.part])
+        numbers = cells.numbers_of(self.column)
+        if self.values is None:
+            return np.where(np.isnan(parts) | np.isnan(numbers), np.nan, parts == numbers)
+        codes, expected = cells.codes_of(self.column), np.full(len(parts), -1)
+        places = cells.places_of(self.column, [value for _, value in self.values])
+        for (number, _), place in zip(self.values, places, strict=True):
+            expected[parts == number] = place
+        return np.where((expected == -1) | (codes < 0), np.nan, codes == expected)
+
+    def instead(self, cells: RuleCells, row: int) -> str:
+        ((_, (number,)),) = parts_of(cells.take(np.array([row])), self.time, [self.part])
+        value = value_text(dict(self.values or ()).get(number, number))
+        return "" if math.isnan(number) else f"the {self.part} of {self.time} is {value}"
+
+    def code(self, language: Language) -> str:
+        part = language.part(self.time, self.part)
+        if self.values is None:
+            holds = language.is_zero.format(f"({language.number(self.column)} - {part})")
+            return language.unless_missing(self.columns, holds)
+        column = language.column(self.column)
+        cases = [
+            language.either(
+                language.negated(language.is_in(part, (number,))),
+                language.is_in(column, (value,)),
+            )
+            for number, value in self.values
+        ]
+        return language.unless_missing(self.columns, language.both(*cases))
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from discrete_itd.encoders.relations import (
 from discrete_itd.rules.cells import RuleCells
 from discrete_itd.rules.statements import (
     NOTATION,
+    PARTS,
     UNQUOTED,
     Equation,
     Format,
@@ -29,6 +30,7 @@ from discrete_itd.rules.statements import (
     OneOf,
     OneToOne,
     Order,
+    PartOfTime,
     Present,
     Range,
     Readable,
@@ -104,6 +106,7 @@ class _Parser:
             f"{n} is a whole number": lambda a: Step(self.names[a], 1.0),
             f"{n} is a (?:number|time|duration|truth value)": self._readable,
             f"{n} is a multiple of {number}": lambda a, b: self._step(a, _number(b)),
+            f"{n} is the ({'|'.join(PARTS)}) of {n}": self._part,
             f"{n} matches (.+)": lambda a, b: self._format(a, b),
             f"{n} determines {n}{but}": lambda a, b, but: self._key(b, a, but=but),
             f"{n} and {n} determine {n}{but}": lambda a, b, c, but: self._key(c, a, b, but=but),
@@ -181,6 +184,11 @@ class _Parser:
         if low > high or low == np.inf or high == -np.inf or (low == -high == -np.inf):
             raise ValueError(f"column {name!r}: no number is from {low} to {high}, or every one is")
         return Range(self.names[name], low, high)
+
+    def _part(self, name: str, part: str, time: str) -> PartOfTime:
+        if self.cells.schema[self.cells.place(self.names[time])].family != "datetime":
+            raise ValueError(f"column {time!r}: is no time, so it has no {part}")
+        return PartOfTime.fit(self.names[time], self.names[name], part, self.cells)
 
     def _key(self, column: str, *determinants: str, but: str | None = None) -> Key:
         names = tuple(self.names[d] for d in determinants)

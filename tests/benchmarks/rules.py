@@ -36,7 +36,16 @@ from discrete_itd.rules.cells import RuleCells
 from discrete_itd.rules.judging import JudgedRule
 from discrete_itd.rules.pruning import Arrow, between_columns, between_conditions, closure
 from discrete_itd.rules.rules import Rules
-from discrete_itd.rules.statements import NOTATION, Equation, Key, OneToOne, Order, Rule, Unique
+from discrete_itd.rules.statements import (
+    NOTATION,
+    Equation,
+    Key,
+    OneToOne,
+    Order,
+    PartOfTime,
+    Rule,
+    Unique,
+)
 from tests.benchmarks.cells import FOLDER
 from tests.benchmarks.data import fleet, loans, orders
 from tests.benchmarks.messy import cleaned
@@ -157,13 +166,19 @@ def as_judged(rule: Rule) -> JudgedRule:
 def follows(constraint: Rule, found: Sequence[JudgedRule], rules: Rules) -> bool:
     """Whether a constraint follows from rules that were found."""
     statement, keys = constraint.statement, [*between_columns(found, Key | OneToOne)]
-    equations = [j.rule.statement for j in found if isinstance(j.rule.statement, Equation)]
-    keys += [Arrow(frozenset(e.columns[1:]), e.columns[0]) for e in equations]
+    solved = [
+        j.rule.statement for j in found if isinstance(j.rule.statement, Equation | PartOfTime)
+    ]
+    keys += [Arrow(frozenset({*s.columns} - {s.consequent}), s.consequent) for s in solved]
+    equations = [s for s in solved if isinstance(s, Equation)]
     if isinstance(statement, Key):
         keys.append(Arrow(frozenset({statement.column}), statement.node))
         return statement.node in closure(statement.determinants, keys)
     if isinstance(statement, Equation):
-        return any({*statement.columns} == {*e.columns} for e in equations)
+        cells = rules.cells_of(rules.frame)
+        same = [e for e in equations if {*statement.columns} == {*e.columns}]
+        # an equal one: nearly all rows that follow it follow the constraint, to the rounding of both
+        return any(np.nanmean(statement.follows(cells)[e.follows(cells) == 1]) > 0.99 for e in same)
     if isinstance(statement, Order):
         among = any({*statement.columns} <= {*e.columns} for e in equations)
         return among or statement.high in closure([statement.low], [*between_columns(found, Order)])

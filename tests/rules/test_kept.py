@@ -83,9 +83,28 @@ def test_no_rule_is_broken_by_rows_of_another_period_in_which_nothing_else_chang
     """That all rows were of January, or of half a year, is a rule of find_rules, but no reason."""
     train = by_day("2026-01-01", n_days, 0)
     kept = KeptRules.find(train, (schema := TableEncoder.infer(train).schema), [])
-    assert {"amount ≥ 0", "country and vat determine each other"} <= {*kept.texts()}
+    part = "weekday is the weekday of date"
+    assert {"amount ≥ 0", "country and vat determine each other", part} <= {*kept.texts()}
     later = by_day(train["date"].max() + pd.Timedelta(1, "D"), 200, 1)
     assert not [*kept.broken(later, schema)]
+    right = later.loc[5, "weekday"]
+    later.loc[5, "weekday"] = "Monday" if right == "Sunday" else "Sunday"
+    broken = [*kept.broken(later, schema)]
+    assert {one.position for one in broken} == {5}
+    assert part in [one.rule.text for one in broken]
+
+
+def test_parts_of_dates_are_in_files_and_a_wrong_one_is_to_blame(tmp_path):
+    train = by_day("2026-01-01", 181, 0)[["date", "weekday", "month", "amount"]]
+    detector = DiffusionOutlierDetector(denoiser="independent", random_state=0).fit(train)
+    detector.save(tmp_path / "d.safetensors")
+    new = train[:40].copy()
+    new.loc[3, "weekday"], new.loc[4, "month"] = "Friday", 7
+    for one in (detector, DiffusionOutlierDetector.load(tmp_path / "d.safetensors")):
+        assert {*rules_of(one)} >= {"weekday is the weekday of date", "month is the month of date"}
+        lines = one.reasons(new, k=1).set_index("row").loc[[3, 4]]
+        assert lines["column"].tolist() == ["weekday", "month"]
+        assert "weekday = Friday, but the weekday of date is Wednesday" in lines["sentence"][3]
 
 
 def test_columns_that_are_given_are_never_to_blame():

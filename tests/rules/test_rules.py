@@ -419,6 +419,44 @@ def test_rows_of_the_next_period_break_no_rule():
     assert mixed.check(table[800:]).mask.any()  # without their order nothing tells time
 
 
+def by_hour(seed, first="2024-03-01", n=1500):
+    """Times of 700 days, and parts of them in numbers and in words; hours are those of Berlin."""
+    hours = pd.to_timedelta(np.random.default_rng(seed).integers(0, 700 * 24, n), "h")
+    time = pd.Series(pd.Timestamp(first, tz="UTC") + hours).dt.tz_convert("Europe/Berlin")
+    t, mois = time.dt, ["janv", "févr", "mars", "avril", "mai", "juin", "juil", "août", *"sond"]
+    frame = pd.DataFrame({"time": time, "week": t.isocalendar().week.astype(int)})
+    return frame.assign(
+        year=t.year, quarter="Q" + t.quarter.astype(str), month=t.month, mois=np.array(mois)[t.month - 1],
+        day=t.day, doy=t.day_of_year, weekday=t.day_of_week, jour=np.array([*"LMmJVSD"])[t.day_of_week],
+        sunday_first=(t.day_of_week + 1) % 7 + 1, hour=t.hour, period=100 * t.year + t.month,
+    )  # fmt: skip
+
+
+def test_property_parts_of_times_are_said_and_hold_of_times_never_seen():
+    rules = find_rules(by_hour(0))
+    parts = {
+        "week": "week", "year": "year", "quarter": "quarter", "month": "month", "mois": "month", "day": "day",
+        "doy": "day of the year", "weekday": "weekday", "jour": "weekday", "sunday_first": "weekday", "hour": "hour",
+        "period": "year and month",
+    }  # fmt: skip
+    of_time = rules.table[["time" in names for names in rules.table["columns"]]]
+    said = [f"{name} is the {part} of time" for name, part in parts.items()]
+    assert {*of_time["rule"]} == {*said, "time is not missing"}
+    again = rules.judge(*said)
+    assert again.table["rule"].tolist() == said
+    right = by_hour(1, "2030-01-01", 300)
+    assert not again.check(right).mask.any()
+    new = right.astype({"time": object})
+    for i, name in enumerate(parts):
+        new.loc[i, name] = new.loc[new[name] != new.loc[i, name], name].iloc[0]
+    new.loc[len(parts), "time"] = "gestern"
+    broken = again.check(new).table
+    assert broken["row"].tolist() == [*range(len(parts)), *[len(parts)] * len(parts)]
+    assert [*broken["rule"]] == said * 2
+    instead = f"mois = {new.loc[4, 'mois']}, but the month of time is {right.loc[4, 'mois']}"
+    assert broken["sentence"][4] == instead
+
+
 def test_what_other_rules_imply_is_left_out():
     random = np.random.default_rng(0)
     a, x = random.integers(0, 60, 2000), random.random((3, 2000)).cumsum(0)
@@ -464,7 +502,8 @@ def planted(names, words, seed, n=400):
     columns = [
         k / 4, random.choice(of_key[random.integers(4)], 12)[k], random.choice(words, n), a, b,
         (a + b, (a * b).round(2), 3 * b - 1, (a / b).round(3))[random.integers(4)], day,
-        late.mask(is_true), is_true, np.where(is_true, "no", random.choice(words, n)),
+        late.mask(is_true), (day.dt.day_name(), day.dt.month, day.dt.hour, day.dt.quarter)[random.integers(4)],
+        is_true, np.where(is_true, "no", random.choice(words, n)),
         [f"{'AB'[i % 2]}{i:03d}" for i in random.permutation(n)],
     ]  # fmt: skip
     frame, is_new = pd.DataFrame(dict(zip(names, columns, strict=True))), np.arange(n) >= 280
@@ -514,7 +553,7 @@ ODD_WORDS = [
 # a failing table is shown as it is: to shrink it takes minutes
 @settings(max_examples=6 * TIMES, derandomize=True, deadline=None, phases=[Phase.generate])
 @given(
-    st.lists(st.sampled_from(ODD_NAMES), min_size=11, max_size=11, unique=True),
+    st.lists(st.sampled_from(ODD_NAMES), min_size=12, max_size=12, unique=True),
     st.lists(st.sampled_from(ODD_WORDS), min_size=3, max_size=8, unique=True),
     st.integers(0, 2**32 - 1),
 )
@@ -566,6 +605,14 @@ def test_property_a_quotient_by_zero_says_nothing_in_any_language():
     told = base.execute(f"SELECT {rule.rules[0].code(SQL(schema, dtypes_of(t)))} FROM t")
     assert [row[0] for row in told] == [1, 1, 0, 1]
     base.close()
+
+
+def test_what_knows_no_values_is_left_out():
+    days = pd.date_range("2024-01-01", periods=40, freq="36h")
+    frame = pd.DataFrame({"a": np.arange(40), "b": [*"xy"] * 20, "day": days})
+    rules = find_rules(frame).judge("a determines b", "b is the day of the year of day")
+    assert rules.to_sql().count("it knows no values") == 2
+    assert rules.to_pandera().count("it knows no values") == 2
 
 
 def test_sql_leaves_out_what_it_cannot_name():
