@@ -6,8 +6,7 @@ week where the table spans several, is no part of the row:
 .. math:: P(x \mid \text{week of the clock}), \quad (24)
 
 with the clock's weekday and time of day as parts of x, and other times of a row are counted from its clock, in their
-own steps, as numbers of years are from its year. A clock of years, or of other numbers, has no parts. Dates in columns
-of years, months and days are no clock, but say as one does what grows with it and what has not returned. So moving all
+own steps, as numbers of years are from its year. A clock of years, or of other numbers, has no parts. So moving all
 times of a row by whole weeks changes no score, within :data:`FAR_DAYS` and the range of the table. A clock beyond that
 has the mass of a weekday that was never seen, spread over all blocks of the calendar; its row's other times, like those
 of a row without a clock, are given. Weekday and time of day are those of the column's time zone.
@@ -29,7 +28,6 @@ from discrete_itd.encoders.codec import Codec
 from discrete_itd.encoders.gaps import evenly
 from discrete_itd.encoders.numeric import Continuous
 from discrete_itd.reading.frames import DAY, SECOND, is_number, time_zone
-from discrete_itd.reading.times import month_named
 
 WEEKDAYS = "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"
 DAYS_OF_WEEK, DAY_SECONDS = len(WEEKDAYS), DAY // SECOND
@@ -48,17 +46,12 @@ FEWEST_TIMES = 20  # times of a column that may be a clock
 # A column moves with the clock if, in its order, at most this share of rows falls, and the correlation with the sorted
 # values is 1 less this share: one row in 200 may have a typing error.
 OUT_OF_STEP = 0.005
-# Fewest rows, different values, and moments of such a column. In dated tables of R 31 columns had changed once, none of
-# which had a new value in the last sixth of the rows; of 35 with three values or more 34 had.
-FEWEST_IN_STEP, FEWEST_STEPS = 100, 3
-SAME_PARTS = 0.97  # share of rows in which a part of a date is that of the clock's, which may be in another zone
-RETURNED = 0.9  # share of rows whose part of a date was met in another year, too
-FEWEST_MONTHS = 6  # that tell dates from an experiment by the days on which they begin
 CALENDAR_DAYS = 3_652_059.0  # of the years 1 to 9999, over all of which far clocks are spread
 # Seconds since 1970 of the years 1990 to 2039: numbers in this range, and in order, are times.
 EPOCH = 6.3e8, 2.2e9
 EPOCH_UNITS = 1.0, 1e-3  # seconds of one of them
-# Whole numbers in this range that grow in the order of the rows are years: in 2 009 tables of R all 150 such columns.
+# Whole numbers in this range that grow in the order of the rows are years: in 2 009 tables of R all 150 such columns of
+# three years or more, and all ten of two.
 YEARS = 1600, 2200
 YEAR = 31_556_952.0  # seconds of a mean year, and of a step of a declared clock that counts anything else
 
@@ -298,7 +291,7 @@ def times_of(
         if j == declared or (enough and rank[:2] > (0, False) and rank > best):
             best, chosen = rank, (j, since, seconds[j])
     for j in years if declared is None else [declared]:
-        if chosen is None and j in years and (j == declared or _are_in_order(years[j])):
+        if chosen is None and j in years and (j == declared or are_in_order(years[j])):
             chosen = j, (), YEAR
     if chosen is None:
         return None
@@ -312,11 +305,19 @@ def times_of(
     return clock, since + counted, of_number
 
 
-def _are_in_order(numbers: np.ndarray) -> bool:
+def are_in_order(numbers: np.ndarray) -> bool:
     """Whether rows are in the order of numbers (N,), or the reverse, but for hardly any."""
     known = np.isfinite(numbers)
     values, rows = numbers[known], np.arange(known.sum())
-    return len(values) >= FEWEST_TIMES and any(_is_in_step(values, way * rows) for way in (1, -1))
+    return len(values) >= FEWEST_TIMES and any(is_in_step(values, way * rows) for way in (1, -1))
+
+
+def is_in_step(values: np.ndarray, clock: np.ndarray) -> bool:
+    """Whether numbers (N,) hardly ever fall along a clock (N,), and lie nearly as if sorted; constants do not."""
+    along = values[np.lexsort((values, clock))]
+    if len(np.unique(values)) < 2 or np.mean(np.diff(along) < 0) > OUT_OF_STEP:
+        return False
+    return bool(np.corrcoef(along, np.sort(values))[0, 1] >= 1 - OUT_OF_STEP)
 
 
 def _in_order(values: np.ndarray) -> bool:
@@ -342,149 +343,6 @@ def _is_sharp(times: np.ndarray, clock: np.ndarray) -> bool:
     ]
     is_same = spread[1] > 0 or np.median(np.abs(times[both] - clock[both])) < 1
     return bool(spread[0] <= SHARPER * spread[1] and is_same)
-
-
-def moves_with(cells: np.ndarray, clock: np.ndarray) -> bool:
-    """Whether plain values (N,) move on with a clock (N,), of which they are a part: a later row has another one.
-
-    Numbers grow, or turn once, like a month within one year; text does not come back once it was left, like the name of
-    a season. Rows of one moment may have any order. A single step is none: a rule that changed once is likely to stay,
-    and a row of the old one to be wrong.
-    """
-    codes, values = pd.factorize(cells)
-    n, n_values = len(codes), len(values)
-    if n < FEWEST_IN_STEP or min(n_values, len(np.unique(clock))) < FEWEST_STEPS:
-        return False
-    if not is_number(cells):  # in the order of their median moments, if enough of them repeat
-        moments = pd.Series(clock).groupby(codes).median().to_numpy()
-        order = np.argsort(moments, kind="stable")
-        return n - n_values >= FEWEST_IN_STEP and _is_in_step(np.argsort(order)[codes], clock)
-    ranks = np.unique(cells, return_inverse=True)[1]
-    first = int(ranks[np.lexsort((ranks, clock))[0]])
-    return any(_is_in_step((ranks - start) % n_values, clock) for start in {0, first})
-
-
-def _is_in_step(values: np.ndarray, clock: np.ndarray) -> bool:
-    """Whether numbers (N,) hardly ever fall along a clock (N,), and lie nearly as if sorted."""
-    along = values[np.lexsort((values, clock))]
-    if len(np.unique(values)) < FEWEST_STEPS or np.mean(np.diff(along) < 0) > OUT_OF_STEP:
-        return False
-    return bool(np.corrcoef(along, np.sort(values))[0, 1] >= 1 - OUT_OF_STEP)
-
-
-def is_part_of_date(cells: np.ndarray, local: pd.DatetimeIndex) -> bool:
-    """Whether plain values (N,) are parts of local times that no later row has, or that were met in one year alone.
-
-    These are the year, and quarter, month, week or day until nearly all of them have returned in another year: until
-    then each says which weeks a row is of. Days of the month do so with the month; they may be those of another zone.
-    """
-    values = part_numbers(cells)
-    if values is None or not len(values):
-        return False
-    if _are_alike(values, local.year):
-        return True
-    day = local.day.to_numpy(float)
-    parts = [local.month, local.quarter, local.isocalendar().week, local.day_of_year]
-    if (values == values[0]).all():
-        del parts[1:]  # a constant is the first quarter more often by chance
-    for part in parts:
-        if _are_alike(values, part):
-            return not _has_returned(part.to_numpy(float), local)
-    apart = np.abs(values - day)  # 1 in another zone, or from the last day to the first
-    is_beside = (apart <= 1) | (apart >= MONTH_DAYS) & (apart < 31)
-    is_beside &= min(len(np.unique(days)) for days in (values, day)) >= MONTH_DAYS
-    is_day = _are_alike(values, local.day) or np.mean(is_beside) >= 1 - OUT_OF_STEP
-    return bool(is_day) and not _has_returned(31.0 * local.month.to_numpy() + day, local)
-
-
-def _has_returned(part: np.ndarray, local: pd.DatetimeIndex) -> bool:
-    """Whether nearly all rows have a part (N,) of their local times that others of another year have."""
-    codes = pd.factorize(part)[0]
-    years: Any = pd.Series(local.year).groupby(codes)
-    n_years = years.nunique().to_numpy()
-    return bool(np.mean(n_years[codes] > 1) >= RETURNED)
-
-
-def _are_alike(values: np.ndarray, part: pd.Index | pd.Series) -> bool:
-    """Whether values (N,) are a part of times, but for some that are in another zone."""
-    return bool(np.mean(values == part.to_numpy(float)) >= SAME_PARTS)
-
-
-def part_numbers(cells: np.ndarray) -> np.ndarray | None:
-    """Numbers (N,) of years, or parts of them, that plain values may be, months in words too; None if they cannot."""
-    if is_number(cells):
-        values = cells.astype(float)
-    elif len(cells) and isinstance(cells[0], str) and month_named(cells[0]):
-        codes, names = pd.factorize(cells)
-        is_text = len(names) <= 12 and all(isinstance(name, str) for name in names)
-        values = np.array([month_named(name) if is_text else 0 for name in names], float)[codes]
-    else:
-        return None
-    low, high = (values.min(), values.max()) if len(values) else (0, 0)
-    may_be = (low >= 1 and high <= 366) or (low >= YEARS[0] and high <= YEARS[1])
-    return values if may_be and (values % 1 == 0).all() else None
-
-
-def dates_of_parts(columns: Sequence[np.ndarray]) -> pd.DatetimeIndex | None:
-    """Dates (N,) whose years, months and days are columns of their own, by which the rows are in order; or None.
-
-    ``columns`` (N,) are :func:`part_numbers` of rows, NaN where missing. All rows but a few have such a date. Blocks of
-    an experiment and their plots lie like months and days; but either most days of the month are met, or the months
-    begin on different ones. A column of years may be lacking where months end as months do.
-    """
-    whole = [values[np.isfinite(values)] for values in columns]
-    days = [j for j, values in enumerate(whole) if len(values) and values.max() <= 31]
-    years = [columns[j] for j, values in enumerate(whole) if len(values) and values.min() > 366]
-    if not days or len(columns[0]) < FEWEST_TIMES:
-        return None
-    some = evenly(len(columns[0]), MOST_ROWS)
-    months = [j for j in days if whole[j].max() <= 12]
-    asked = [(year, m, True) for year in years for m in months]
-    for m in months:  # without a year, of which the first or the last row has the first month
-        for first in whole[m][[0, -1]]:
-            leap = 2004.0 - (first > 2)  # so that there is a 29th of February
-            asked.append((leap + (columns[m] < first), m, False))
-    found, n_dates, had_years = None, 0, False
-    for year, m, has_years in asked:
-        steps = np.diff((12 * year + columns[m])[some])
-        if had_years > has_years or min(np.mean(steps < 0), np.mean(steps > 0)) > OUT_OF_STEP:
-            continue
-        for d in set(days) - {m}:
-            inner = np.diff(columns[d][some])[steps == 0]
-            if not inner.any() or min(np.mean(inner < 0), np.mean(inner > 0)) > OUT_OF_STEP:
-                continue
-            dates = _dates(year[some], columns[m][some], columns[d][some])
-            known = ~np.isnan((year + columns[m] + columns[d])[some])
-            if dates[known].isna().mean() > OUT_OF_STEP or not _are_in_order(days_of(dates)):
-                continue
-            dates = _dates(year, columns[m], columns[d])
-            if dates.nunique() > n_dates and _lie_as_dates(dates, has_years=has_years):
-                found, n_dates, had_years = dates, dates.nunique(), has_years
-    return found
-
-
-def _dates(year: np.ndarray, month: np.ndarray, day: np.ndarray) -> pd.DatetimeIndex:
-    """The dates (N,) of numbers, NaT where there is none."""
-    parts = pd.DataFrame({"year": year, "month": month, "day": day})
-    return pd.DatetimeIndex(pd.to_datetime(parts, errors="coerce"))
-
-
-def days_of(dates: pd.DatetimeIndex) -> np.ndarray:
-    """Days (N,) since 1970, NaN where there is none."""
-    return cast(Any, dates - pd.Timestamp(0)).total_seconds().to_numpy() / DAY_SECONDS
-
-
-def _lie_as_dates(dates: pd.DatetimeIndex, *, has_years: bool) -> bool:
-    """Whether dates (N,), NaT where there is none, have days as months do, and not as blocks have plots."""
-    known: Any = dates.dropna()
-    days: Any = pd.DataFrame({"day": known.day, "length": known.days_in_month})
-    months = days.groupby(12 * known.year + known.month)
-    first, last, length = months["day"].min(), months["day"].max(), months["length"].max()
-    if days["day"].nunique() < MONTH_DAYS:
-        is_apart = first.value_counts(normalize=True).max() <= 0.5
-        return has_years and is_apart and FEWEST_MONTHS <= len(first) < known.nunique()
-    is_whole = (last >= length.where(length > 29, 28)).iloc[1:-1]
-    return has_years or bool(len(is_whole) and is_whole.all())
 
 
 def number_seconds(values: np.ndarray) -> float:

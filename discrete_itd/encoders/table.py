@@ -13,21 +13,24 @@ import numpy as np
 import pandas as pd
 
 from discrete_itd.channel.codebook import ColumnPoints
+from discrete_itd.encoders.calendar import (
+    dates_of_parts,
+    dates_of_periods,
+    days_of,
+    is_part_of_date,
+    moves_with,
+    part_numbers,
+)
 from discrete_itd.encoders.clock import (
     YEAR,
     Clock,
     Times,
     counts_seconds,
-    dates_of_parts,
-    days_of,
     fit_clock,
     fitted_blocks,
-    is_part_of_date,
     local_offsets,
     local_times,
     may_count,
-    moves_with,
-    part_numbers,
     times_of,
     unit_of,
     utc_offsets,
@@ -427,7 +430,8 @@ class TableEncoder:
             if specs[self.names[j]].kind is None and self.schema[j].family == "number":
                 has_time = np.isfinite(moments[observed.rows])
                 cells, rows = observed.cells[has_time], observed.rows[has_time]
-                if moves_with(cells, moments[rows]) or is_part_of_date(cells, local[rows]):
+                is_part = moves_with(cells, moments[rows]) or is_part_of_date(cells, local[rows])
+                if is_part or dates_of_periods(cells) is not None:
                     why[j] = "part of the clock"
         if len(why) == self.n_columns:
             return self
@@ -440,14 +444,22 @@ class TableEncoder:
         return encoder._counted(moved, seconds)
 
     def _dates(self, seen: Mapping[Any, Observed]) -> pd.DatetimeIndex | None:
-        """The dates (N,) of rows whose years, months and days are columns of their own, by which they are in order."""
+        """The dates (N,) that parts in several columns make, or that one column writes, by which rows are in order."""
         columns = []
         for column in self.schema:
             observed = seen[column.name]
             if (part := part_numbers(observed.cells)) is not None:
                 columns.append(np.full(observed.n_rows, np.nan))
                 columns[-1][observed.rows] = part
-        return dates_of_parts(columns)
+        if (dates := dates_of_parts(columns)) is not None:
+            return dates
+        for column in self.schema:
+            observed = seen[column.name]
+            if (known := dates_of_periods(observed.cells)) is not None:
+                return pd.DatetimeIndex(
+                    pd.Series(known, observed.rows).reindex(range(observed.n_rows))
+                )
+        return None
 
     def _without(self, why: Mapping[int, Why], keys: Collection[int]) -> TableEncoder:
         """The schema without the columns at some positions, with reasons; some of them are ``keys``."""

@@ -66,7 +66,7 @@ from sklearn.model_selection import cross_val_predict
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.cli.fitting import as_written, typed_table
 from discrete_itd.cli.tables import Dialect
-from discrete_itd.encoders import clock as clocks
+from discrete_itd.encoders import calendar
 from discrete_itd.reading.frames import read_cells
 from tests.benchmarks import data
 from tests.benchmarks.tables import available, machine, markdown, processor_timed
@@ -379,8 +379,8 @@ def moving() -> None:
 
     With the share of cells of the last sixth that have none of their values.
     """
-    clocks.FEWEST_STEPS = 2
-    for name, _, names in dated_names(fewest_moments=clocks.FEWEST_STEPS):
+    calendar.FEWEST_STEPS = 2
+    for name, _, names in dated_names(fewest_moments=calendar.FEWEST_STEPS):
         frame = dated(name, 0).rows
         moments = pd.factorize(clock_of(frame)[1])[0]
         n_fit = len(frame) * 5 // 6
@@ -388,7 +388,7 @@ def moving() -> None:
             cells = read_cells(frame[column].iloc[:n_fit])
             is_known, new = cells.where >= 0, frame[column].iloc[n_fit:].dropna()
             values = cells.values[cells.where[is_known]]
-            if len(values) and clocks.moves_with(values, moments[:n_fit][is_known]):
+            if len(values) and calendar.moves_with(values, moments[:n_fit][is_known]):
                 n_values, is_new = (
                     len(np.unique(values.astype(str))),
                     ~new.isin(frame[column].iloc[:n_fit]),

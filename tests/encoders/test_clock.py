@@ -9,7 +9,7 @@ from pandas.testing import assert_frame_equal
 
 from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.encoders import TableEncoder
-from discrete_itd.encoders.clock import dates_of_parts
+from discrete_itd.encoders.calendar import dates_of_parts
 
 WEEK, DAY = pd.Timedelta("7D"), pd.Timedelta("1D")
 CLOCKS = {  # first time, step, and number of steps of the whole table
@@ -158,7 +158,7 @@ def test_property_dates_of_rows_in_order_are_found_in_columns_of_their_parts(dat
     dated = {name: np.array(part, float) for name, part in dated.items()}
     dated["day"][n // 2] = 29.0  # February's errors are dates of no month
     dated["month"][n // 3] = np.nan
-    if n_days < 365 and data.draw(st.booleans()):
+    if n_days < 330 and data.draw(st.booleans()):
         del dated["year"]
     others = {
         "grade": rng.integers(1, 6, n),
@@ -186,6 +186,34 @@ def test_rows_of_an_experiment_have_no_dates():
         if n_plots != 28:
             assert dates_of_parts([*columns, np.full(4 * n_plots, 2019.0)]) is None
     assert dates_of_parts([]) is dates_of_parts([np.full(50, 3.0)]) is None
+
+
+PERIODS = {
+    "month": lambda t: t.strftime("%Y-%m"), "month first": lambda t: t.strftime("%m/%Y"),
+    "month in words": lambda t: t.strftime("%b %Y"), "number of a month": lambda t: 100 * t.year + t.month,
+    "number of a day": lambda t: 10_000 * t.year + 100 * t.month + t.day, "week": lambda t: t.strftime("%G-W%V"),
+    "quarter": lambda t: [f"Q{q} {year}" for q, year in zip(t.quarter, t.year, strict=True)],
+    "season": lambda t: [f"FY{y % 100}/{y % 100 + 1}" for y in t.year - (t.month < 7)],
+    "long season": lambda t: [f"{y}-{y % 100 + 1}" for y in t.year - (t.month < 7)],
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:left out of the model")
+@pytest.mark.parametrize("written", PERIODS)
+def test_periods_in_the_order_of_rows_are_part_of_the_clock(written):
+    when = pd.date_range("2022-03-05", periods=1200, freq="9h")
+    frame = pd.DataFrame({"period": PERIODS[written](when), "month": when.month})
+    frame["amount"] = np.random.default_rng(0).gamma(2, 9, 1200)
+    for rows in (frame, frame[::-1].reset_index(drop=True)):
+        left_out = TableEncoder.infer(rows, leave_out=True).left_out
+        assert {c.name: c.why for c in left_out if c.name != "month"} == {
+            "period": "part of the clock"
+        }
+        assert ("month" in written or "day" in written) <= (len(left_out) == 2)
+    mixed = TableEncoder.infer(frame.sample(frac=1, random_state=0), leave_out=True)
+    assert "part of the clock" not in {c.why for c in mixed.left_out}
+    frame["period"] = "model " + pd.Series(np.arange(1200) // 200 * 300 + 100).astype(str)
+    assert not TableEncoder.infer(frame.drop(columns="month"), leave_out=True).left_out
 
 
 @pytest.mark.parametrize("zone", [None, "America/Chicago"])
@@ -235,7 +263,8 @@ def test_rows_in_the_order_of_years_have_them_for_their_clock():
     assert TableEncoder.fit(panel).times is None
     assert TableEncoder.fit(panel, {"year": "clock"}).times is not None
     assert TableEncoder.fit(frame, {"year": "continuous"}).times is None
-    assert TableEncoder.fit(frame.assign(year=frame["year"] // 9 * 9)).times is None  # one step
+    assert TableEncoder.fit(frame.assign(year=frame["year"] // 9 * 9)).times is not None  # two
+    assert TableEncoder.fit(frame.assign(year=1998)).times is None
     batch = frame.assign(year=3 + np.arange(600) // 20)  # any whole numbers, if declared
     assert TableEncoder.fit(batch).times is None
     encoder = TableEncoder.fit(batch, {"year": "clock"})
