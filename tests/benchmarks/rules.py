@@ -163,6 +163,17 @@ def as_judged(rule: Rule) -> JudgedRule:
     return JudgedRule(rule, 1, 1, 1.0, 1.0)
 
 
+def are_equal(one: Equation, other: Equation, cells: RuleCells) -> bool:
+    """Whether equations of the same columns have the same numbers, to rounding, in nearly all rows that follow both."""
+    if {*one.columns} != {*other.columns}:
+        return False
+    x, child = cells.numbers, one.relation.child
+    values = np.array([one.relation.values(x), other.relation.solved(x, child)])
+    values = values[:, (one.follows(cells) == 1) & (other.follows(cells) == 1)]
+    apart = np.abs(values[0] - values[1])
+    return bool(np.mean(apart <= one.relation.step + 0.01 * np.abs(values[0])) > 0.99)
+
+
 def follows(constraint: Rule, found: Sequence[JudgedRule], rules: Rules) -> bool:
     """Whether a constraint follows from rules that were found."""
     statement, keys = constraint.statement, [*between_columns(found, Key | OneToOne)]
@@ -175,10 +186,7 @@ def follows(constraint: Rule, found: Sequence[JudgedRule], rules: Rules) -> bool
         keys.append(Arrow(frozenset({statement.column}), statement.node))
         return statement.node in closure(statement.determinants, keys)
     if isinstance(statement, Equation):
-        cells = rules.cells_of(rules.frame)
-        same = [e for e in equations if {*statement.columns} == {*e.columns}]
-        # an equal one: nearly all rows that follow it follow the constraint, to the rounding of both
-        return any(np.nanmean(statement.follows(cells)[e.follows(cells) == 1]) > 0.99 for e in same)
+        return any(are_equal(statement, e, rules.cells_of(rules.frame)) for e in equations)
     if isinstance(statement, Order):
         among = any({*statement.columns} <= {*e.columns} for e in equations)
         return among or statement.high in closure([statement.low], [*between_columns(found, Order)])
