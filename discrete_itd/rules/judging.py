@@ -72,30 +72,37 @@ def counted(rule: Rule, cells: RuleCells) -> tuple[int, int]:
 
 def judge(
     rules: Sequence[Rule], cells: RuleCells, least: float = 0.0, finders: RuleCells | None = None
-) -> list[JudgedRule]:
+) -> tuple[list[JudgedRule], list[Rule]]:
     """The rules that a share ``least`` follows and that hold beyond chance, with ``finders`` the rows that found them.
 
-    Without ``finders`` all rules are kept.
+    Without ``finders`` all rules are kept. Also the rules that one exception fewer would have kept: whatever its row, n
+    other rows with a new one in its place would have kept them, so that they count where a new row may break a rule.
     """
-    found = list[JudgedRule]()
+    found, nearly = list[JudgedRule](), list[Rule]()
     for rule in rules:
         n, k = counted(rule, cells)
-        if finders is not None and (n < FEWEST_ROWS / 2 or k < least * n):
+        if finders is not None and (n < FEWEST_ROWS / 2 or k + 1 < least * n):
             continue
         if not n:
             found.append(JudgedRule(rule, 0, 0, 0.0, 0.0))
             continue
         references = _references(rule, cells, finders)
-        gains = [_evidence(n, k, *reference) for reference in references]
-        is_better = all((n - k) * n0 <= MOST_OF_CHANCE * (n0 - k0) * n for n0, k0 in references)
-        evidence = min(gains, default=math.inf)
         least_evidence = max(math.log(len(rules) / BY_CHANCE), LEAST_GAIN * len(cells))
-        is_kept = is_better and evidence > least_evidence
-        if finders is None or is_kept:
+        evidence = _least_evidence(n, k, references)
+        if finders is None or (k >= least * n and evidence > least_evidence):
             low = stats.beta.ppf((1 - CONFIDENCE) / len(rules), k, n - k + 1) if k else 0.0
             gain = evidence / len(cells) if references else 0.0
             found.append(JudgedRule(rule, n, k, float(low), gain))
-    return found
+        elif k < n and _least_evidence(n, k + 1, references) > least_evidence:
+            nearly.append(rule)
+    return found, nearly
+
+
+def _least_evidence(n: int, k: int, references: Sequence[tuple[int, int]]) -> float:
+    """G of the reference of which it is least, in nats; 0 where exceptions are too many for one that is by chance."""
+    if any((n - k) * n0 > MOST_OF_CHANCE * (n0 - k0) * n for n0, k0 in references):
+        return 0.0
+    return min((_evidence(n, k, *reference) for reference in references), default=math.inf)
 
 
 def _references(rule: Rule, cells: RuleCells, finders: RuleCells | None) -> list[tuple[int, int]]:

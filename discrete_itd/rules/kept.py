@@ -67,7 +67,7 @@ class KeptRules:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             cells = RuleCells.read(frame, schema)
-        judged, judges = searched(cells, KEPT_ROWS, KEPT_HOLDS, relations)
+        judged, nearly, judges = searched(cells, KEPT_ROWS, KEPT_HOLDS, relations)
         times = [c.name for c in schema if c.family in ("datetime", "timedelta")]
         of_period = parts_of_times(judges)
         judged = [
@@ -76,7 +76,8 @@ class KeptRules:
             if (statement := _lasting(one.rule, of_period))
         ]
         judged = tuple(one for one in judged if _is_storable(one.rule, times))
-        is_broken = broken_rules([one.rule for one in judged], judges).any(1)
+        nearly = [rule for rule in nearly if _lasting(rule, of_period)]
+        is_broken = broken_rules([*(one.rule for one in judged), *nearly], judges).any(1)
         return cls(judged, (int(is_broken.sum()) + 1) / (len(judges) + 1))._trimmed()
 
     def check_columns(self, schema: Sequence[Column]) -> None:

@@ -112,28 +112,32 @@ def find_rules(table: Any, *, min_holds: float = 0.98) -> Rules:
         left_out = TableEncoder.infer(some, handle_unknown="error", leave_out=True).left_out
     of_period = {column.name for column in left_out if column.why == "part of the clock"}
     of_period |= {column.name for column in schema if column.kind == "clock"}
-    judged, judges = searched(cells, MOST_ROWS, min_holds)
+    judged, nearly, judges = searched(cells, MOST_ROWS, min_holds)
     judged = [one for one in judged if not one.rule.tells(of_period)]
-    broken = broken_rules([one.rule for one in judged], judges)
+    nearly = [rule for rule in nearly if not rule.tells(of_period)]
+    broken, may_break = (
+        broken_rules(rules, judges) for rules in ([one.rule for one in judged], nearly)
+    )
     fitted = [
         replace(one, rule=Rule(one.rule.statement.fitted(cells), one.rule.given)) for one in judged
     ]
-    return Rules(fitted, frame, cells, broken)
+    return Rules(fitted, frame, cells, broken, np.asarray(may_break.any(1)))
 
 
 @np.errstate(over="ignore", invalid="ignore")  # of numbers beyond all that a float holds
 def searched(
     cells: RuleCells, n_rows: int, min_holds: float, relations: Sequence[Relation] | None = None
-) -> tuple[list[JudgedRule], RuleCells]:
-    """The rules that ``n_rows`` rows have at most, the most useful first, and as many others that judged them."""
+) -> tuple[list[JudgedRule], list[Rule], RuleCells]:
+    """The rules that ``n_rows`` rows have at most, the most useful first, those nearly kept, and the judging rows."""
     order = cells.order_by_content()[: 2 * n_rows]
     finders, judges = cells.take(order[::2]), cells.take(order[1::2])
-    judged = judge(search(finders, min_holds, relations), judges, min_holds, finders)
+    judged, nearly = judge(search(finders, min_holds, relations), judges, min_holds, finders)
     judged, place = pruned(judged, finders), {kind: k for k, kind in enumerate(ONE_COLUMN)}
     told = {c for one in judged if one.rule.statement.needs_values for c in one.rule.columns}
     types = [Readable.of(column) for column in cells.schema if column.name not in told]
-    judged += judge([Rule(one) for one in types if one], judges)
-    return sorted(judged, key=lambda one: (-one.gain, place.get(one.rule.kind, -1))), judges
+    judged += judge([Rule(one) for one in types if one], judges)[0]
+    judged.sort(key=lambda one: (-one.gain, place.get(one.rule.kind, -1)))
+    return judged, nearly, judges
 
 
 def broken_rules(rules: Sequence[Rule], cells: RuleCells) -> Bools:
@@ -159,16 +163,23 @@ class Rules:
         The same, in this order.
     bound : float
         Probability that a new row from where the table came breaks a rule, among n rows that did not find them of which
-        k do: (k + 1) / (n + 1), as of exchangeable rows. They have chosen the rules, which makes it a little small.
+        k do: (k + 1) / (n + 1), as of exchangeable rows. As they have chosen the rules, rows count that break one which
+        would have been kept without them.
     """
 
     def __init__(
-        self, judged: Sequence[JudgedRule], frame: pd.DataFrame, cells: RuleCells, broken: Bools
+        self,
+        judged: Sequence[JudgedRule],
+        frame: pd.DataFrame,
+        cells: RuleCells,
+        broken: Bools,
+        may_break: Bools | None = None,
     ) -> None:
         self._judged, self._cells, self._broken = [*judged], cells, broken
+        self._may_break = np.zeros(len(broken), bool) if may_break is None else may_break
         self.frame = frame
         self.rules = [one.rule for one in judged]
-        self.bound = (int(broken.any(1).sum()) + 1) / (len(broken) + 1)
+        self.bound = (int((broken.any(1) | self._may_break).sum()) + 1) / (len(broken) + 1)
         self.table = pd.DataFrame(
             [self._line(one) for one in judged],
             columns=[
@@ -207,7 +218,7 @@ class Rules:
             raise ValueError(f"which must be positions among {n} rules, got {which!r}")
         places = np.arange(n)[asked]
         judged = [self._judged[i] for i in places]
-        return Rules(judged, self.frame, self._cells, self._broken[:, places])
+        return Rules(judged, self.frame, self._cells, self._broken[:, places], self._may_break)
 
     def check(self, new: Any) -> Check:
         """The rows of a new table that break rules.
@@ -241,9 +252,8 @@ class Rules:
             Naming what is no rule, or no column.
         """
         rules = [parse(text, self._cells) for text in texts]
-        return Rules(
-            judge(rules, self._cells), self.frame, self._cells, broken_rules(rules, self._cells)
-        )
+        judged, _ = judge(rules, self._cells)
+        return Rules(judged, self.frame, self._cells, broken_rules(rules, self._cells))
 
     def to_sql(self, name: str = "rules") -> str:
         """A CREATE TABLE with a CHECK for each rule, as SQLite and DuckDB run it.
