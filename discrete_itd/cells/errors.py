@@ -12,8 +12,14 @@ is as probable as their share. A key may leave several values open: where keys d
 the dissenting cells of those with many are no errors, nor are they where those of a key nearly always agree. A value
 that other columns expect, by rows with another key, is right as far as many dissenting ones are expected, and most rows
 of the key that agree in a second column, too, vote for theirs. Where numbers or dates follow from others with a spread,
-dissenting ones are right as far as many are as near to the value expected. A missing cell is wrong with the share of
-the rows of its key that have a value, as far as keys do not differ in how many of their rows lack one.
+dissenting ones are right as far as many are as near to the value expected.
+
+*Missing cells.* Whether a cell is missing is a variable of its own. A key says which value would stand there, not that
+one should: a missing cell is wrong with the probability that its row has a value given the values in other columns (one
+of them, or two together, whichever explain best where the column has gaps;
+:func:`~discrete_itd.cells.others.probability_missing`), as far as keys do not differ in how many of their rows lack
+one. Gaps beside gaps may be lost together or rightly missing together: they are named, but what is expected there has
+at most the probability of a value given the other gaps, too.
 
 *Other columns.* The probability of a cell given the others is a mixture of conditional distributions given one other
 column each, smoothed by absolute discounting (or by ``COUNT`` cells of the column's shares, where that is more likely),
@@ -100,6 +106,7 @@ MISSPELT = "it looks like a misspelling"
 BROKEN = "the row breaks an equation that nearly all rows follow"
 WRITTEN = "it is not written as its column is"
 EXPECTED = "rows like its own have a value there"
+WORDED = "its column has a cell for what is missing"
 
 
 @overload
@@ -168,10 +175,12 @@ def find_errors(
         not so of any table. Where a column follows another one but for rightful exceptions in 3 % of the rows, a part
         of these is named with .5 to .6; where it follows but for a tenth of the rows, none is, nor are as many errors
         (``python -m tests.benchmarks.cells exceptions``). Errors that are other plausible values are hardly found.
-        Missing cells are included where a value should be there. A cell may also be wrong by its writing alone: numbers
-        or dates in another notation than the column's, a format that hardly any other cell has (then what is expected
-        follows from the other columns alone), codes without their leading zeros, words and numbers that stand for
-        missing cells, characters that were lost or escaped, and a value that belongs into the empty cell beside.
+        Missing cells are included where a key or an equation knows the value and the other columns do not explain that
+        there is none, and with .5 where nearly all cells for what is missing are one word or number. A cell may also be
+        wrong by its writing alone: numbers or dates in another notation than the column's, a format that hardly any
+        other cell has (then what is expected follows from the other columns alone), codes without their leading zeros,
+        words and numbers that stand for missing cells, characters that were lost or escaped, and a value that belongs
+        into the empty cell beside.
 
     Raises
     ------
@@ -378,7 +387,8 @@ def _sentence(line: Mapping[str, Any], reason: str, column: Column) -> str:
     """One line of :func:`find_errors`, as an English sentence without its full stop."""
     cell = f"{line['column']} = {text_of(line['value'], column)}"
     if is_missing(line["value"]):
-        cell, reason = f"the missing cell in {line['column']}", EXPECTED
+        cell = f"the missing cell in {line['column']}"
+        reason = WORDED if reason == WRITTEN else EXPECTED
     how_likely = "likely wrong" if line["probability_wrong"] > 0.5 else "perhaps wrong"
     text = f"{cell} is {how_likely}: {reason}"
     if line["expected_probability"] > 0:

@@ -12,7 +12,7 @@ from discrete_itd.cells.counts import OFTEN, conditional, count_others, joined_c
 from discrete_itd.cells.judgement import Judged
 from discrete_itd.cells.keys import DEPENDS, by_votes, explained
 from discrete_itd.cells.network import CellNetwork, ColumnCells, folds
-from discrete_itd.cells.others import by_mixture
+from discrete_itd.cells.others import by_mixture, probability_missing
 from discrete_itd.cells.spread import near_functions
 from discrete_itd.cells.views import MOST_CANDIDATES, MOST_CONTEXTS, Aspect, ColumnViews, Context
 from discrete_itd.reading.text import FEW_VALUES
@@ -97,4 +97,5 @@ def judge(
         if o.column not in columns and not o.is_pattern and o.values.n_levels <= FEW_VALUES
     ]
     of_keys = [(of[k], given[k][0]) for k in keys]
-    return by_votes(view, of_keys, pairs, parts, ratio, mixed, unit, expected_share)
+    missing = probability_missing(view, of, unit)
+    return by_votes(view, of_keys, pairs, parts, ratio, mixed, missing, unit, expected_share)

@@ -45,18 +45,20 @@ def by_votes(
     parts: list[Ints],
     ratio: Floats,
     mixed: Judged,
+    missing: tuple[Floats, Floats],
     unit: Ints,
     expected_share: float,
 ) -> Judged:
     """Cells of a column that is a function of each of the ``keys``, given which they have probabilities (N,).
 
     ``ratio`` (N,) is how much more probable the other columns make them, ``pairs`` are codes of a key and a second
-    column, and ``mixed`` judges the cells for which no key has another row.
+    column, and ``mixed`` judges the cells for which no key has another row. ``missing`` are the probabilities (N,) that
+    rows lack a cell, given values of the others, and given their gaps, too: what is expected there needs both.
     """
     n_rows, (alone, is_new) = len(unit), share_alone(view.codes, unit)
     cells = indicators(view.codes, ~view.absent)
     votes: Any = 0
-    n_keys, present, lacking = np.zeros(n_rows), np.zeros(n_rows), np.ones(n_rows)
+    n_keys, lacking = np.zeros(n_rows), np.ones(n_rows)
     of_keys, dissent = [], []
     for context, _ in keys:
         key = context.values
@@ -74,8 +76,6 @@ def by_votes(
         votes = votes + of_key
         n = np.where(~key.absent, count_others(key.codes, unit), 0)
         n_keys += n > 0
-        share = (of_key.sum(1) + 1 - view.absent.mean()) / (n + 1)
-        present = np.maximum(present, np.where(of_key.sum(1) > 0, share, 0.0))
         if view.absent.any():
             lacking = np.minimum(lacking, _lacking(key, view, unit))
     own = votes * cells
@@ -87,6 +87,7 @@ def by_votes(
     share = mine / np.maximum(n_votes, 1)  # of many votes: no typing error
     odds = np.maximum(odds, np.where(n_same >= OFTEN, share, 0.0))
     dissents, heard = rival > mine, ~view.absent & ((mine > 0) | (rival > 0))
+    present, present_by_all = (np.where(n_votes > 0, 1 - p, 0.0) for p in missing)
     flat = np.where(is_new, 0.0, 1 / view.n_levels)
     flat = np.where(dissents, 1.0, flat)
     wrong, weights = (
@@ -122,7 +123,7 @@ def by_votes(
         code, p, of_bins = mixed.expected(rows)
         by_votes = heard[rows] | view.absent[rows]
         code = np.where(by_votes, np.where(dissents[rows], best[rows], view.codes[rows]), code)
-        own = np.where(view.absent, present, np.maximum(odds, 1 - odds))[rows]
+        own = np.where(view.absent, present_by_all, np.maximum(odds, 1 - odds))[rows]
         if of_bins is not None:
             of_bins[by_votes] = 0.0
         return code, np.where(by_votes, own, p), of_bins

@@ -12,22 +12,27 @@ from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from discrete_itd.cells.channel import error_share, shares_of_errors
 from discrete_itd.cells.counts import (
     OFTEN,
+    conditional,
     count_others,
     count_right_new,
+    joined_codes,
     share_alone,
     unit_weights,
 )
 from discrete_itd.cells.judgement import Judged, given_codes, indicators, voices
 from discrete_itd.cells.spread import NearFunction
-from discrete_itd.cells.views import MOST_CONTEXTS, Aspect
+from discrete_itd.cells.views import MOST_CONTEXTS, Aspect, Context
 
 Floats, Ints, Bools = NDArray[np.float64], NDArray[np.int64], NDArray[np.bool_]
 # weight of the near functions of other columns from which a column of numbers is one
 FUNCTION = 0.95
+# rows of a bin of a number or date that may say from where on a column has no values
+FEW_ROWS = 8
 
 
 def by_mixture(
@@ -105,3 +110,47 @@ def flat_share(view: Aspect, unit: Ints) -> Floats:
     is_new = share_alone(view.codes, unit)[1]
     n_excess = is_new.sum() - count_right_new(view.codes, unit)
     return np.where(is_new, 1 + n_excess, 1) / (view.n_levels + 1)
+
+
+def probability_missing(
+    view: Aspect, others: Sequence[Context], unit: Ints
+) -> tuple[Floats, Floats]:
+    """The probabilities (N,) that rows lack a cell, given the values in other columns, and given their gaps, too.
+
+    Of the ways to explain gaps, by one column or by that which explains most with a second one, each counts by its
+    likelihood over all rows. A gap beside gaps alone has the share of the column: they may have been lost together.
+    """
+    lacks = view.absent.astype(np.int64)
+    if not lacks.any():
+        return np.zeros(len(lacks)), np.zeros(len(lacks))
+    (alone, _), once = share_alone(lacks, unit), unit_weights(lacks, unit)
+    of_values, of_all = [alone], [alone]
+
+    def explain(codes: Ints, absent: Bools, base: Floats) -> float:
+        p, _ = conditional(lacks, codes, base, unit)
+        of_values.append(np.where(absent, alone, p))
+        of_all.append(p)
+        return float(once @ np.log(of_values[-1]))
+
+    ways = [(o.column, codes, o.bins.absent) for o in others for codes in _scales(o.bins)]
+    fits = [explain(codes, absent, alone) for _, codes, absent in ways]
+    if ways:
+        first, of_first, gaps = ways[best := int(np.argmax(fits))]
+        for other in others:
+            for codes in _scales(other.bins) if other.column != first else ():
+                absent = gaps | other.bins.absent
+                explain(joined_codes(of_first, codes), absent, of_all[1 + best])
+    found = []
+    for members in (of_values, of_all):
+        own = np.column_stack(members)
+        p = own @ special.softmax(once @ np.log(own))
+        found.append(np.where(view.absent, p, 1 - p))
+    return found[0], np.maximum(*found)
+
+
+def _scales(bins: Aspect) -> list[Ints]:
+    """Codes (N,) of levels, or of wide and of narrow bins of numbers."""
+    if bins.scaled is None:
+        return [bins.codes]
+    _, place, counts = np.unique(bins.scaled, return_inverse=True, return_counts=True)
+    return [bins.codes, np.asarray((np.cumsum(counts) - counts / 2) // FEW_ROWS, int)[place]]

@@ -36,7 +36,9 @@ from discrete_itd.reading.times import DATE, DateNotation, DurationNotation, dat
 Floats, Ints = NDArray[np.float64], NDArray[np.int64]
 
 CERTAIN = 0.95  # probability that a cell with a wrong notation is wrong, and that the value read from it is right
-GUESSED = 0.5  # probability that the text proposed for one with lost characters is right
+# probability that the text proposed for one with lost characters is right, and that an empty cell stands for the word
+# or number that its column has for missing cells: it may also be a value that nobody wrote down
+GUESSED = 0.5
 MEASURES = 0.9  # least share of readable cells from which a column is one of numbers or dates
 INFINITE = {"inf", "-inf", "infinity"}
 # words for missing cells among numbers, and among text
@@ -101,7 +103,7 @@ def as_written(cells: pd.Series) -> Written:
     meant = np.append(values, np.array([None], object))
     wrong, right = np.zeros(len(meant)), np.zeros(len(meant))
     for i, (value, p) in found.items():
-        meant[i], wrong[i], right[i] = value, CERTAIN if p else LIKELY, p
+        meant[i], wrong[i], right[i] = value, p if i < 0 else CERTAIN if p else LIKELY, p
     new = pd.Series(meant[codes], index=cells.index, name=cells.name, dtype=object)
     if cells.dtype.kind in "iuf":
         new = new.astype(float)
@@ -128,7 +130,7 @@ def _codes(numbers: Floats, values: NDArray[np.object_], counts: Ints, n_empty: 
         if counts[i] <= max(RARELY * n_cells, n_empty):
             found[i] = None, CERTAIN
         elif n_empty:
-            found[-1] = values[i], CERTAIN
+            found[-1] = values[i], GUESSED
     return found
 
 
@@ -180,7 +182,9 @@ def _of_texts(texts: Sequence[str], counts: Ints, n_numbers: int, n_empty: int) 
     # A word that is used more often beside empty cells, or another word, says something else: it is a level.
     if gap.total() - gap[most] <= RARELY * gap.total() and gap.total() < counts.sum() + n_empty:
         value = None if most < 0 else texts[most]
-        found |= {i: (value, CERTAIN) for i, n in gap.items() if i != most and n}
+        found |= {
+            i: (value, GUESSED if i < 0 else CERTAIN) for i, n in gap.items() if i != most and n
+        }
     return found
 
 

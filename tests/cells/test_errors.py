@@ -468,6 +468,72 @@ def test_property_a_missing_cell_is_right_where_keys_lack_any_number_of_values(i
         )
 
 
+def determined(kind, n, seed):
+    """A column that follows from a key, or from a number by an equation, beside others that say nothing of it."""
+    random = np.random.default_rng(seed)
+    days, item = random.poisson(6, n) + 1, random.integers(0, 30, n)
+    of, value = {
+        "key": ([f"i{k}" for k in item], [f"v{k % 7}" for k in item]),
+        "equation": (days, days * 10.0),
+    }[kind]
+    where = random.choice(["home", "near", "far"], n, p=[0.5, 0.3, 0.2])
+    amount = random.gamma(3, 20, n).round(2)
+    return random, pd.DataFrame({"of": of, "value": value, "where": where, "amount": amount})
+
+
+@pytest.mark.parametrize("exactly", [1.0, 0.99])
+@pytest.mark.parametrize("share", [0.02, 0.05, 0.1, 0.2, 0.3])
+@pytest.mark.parametrize("kind", ["key", "equation"])
+def test_property_gaps_that_other_columns_explain_are_right_and_lost_cells_are_not(
+    kind, share, exactly
+):
+    n_lost = n_named = 0
+    for seed in range(2 * TIMES):
+        random, frame = determined(kind, 1500, seed)
+        frame.loc[random.random(1500) < share, "where"] = "abroad"
+        is_abroad = (frame["where"] == "abroad").to_numpy()
+        is_right = is_abroad & (random.random(1500) < exactly)
+        is_lost = ~is_abroad & (random.random(1500) < 0.01)
+        frame["value"] = frame["value"].mask(is_right | is_lost)
+        cells = find_errors(frame)
+        rows = cells.loc[cells["column"] == "value", "row"].to_numpy(int)
+        assert not is_right[rows].any()
+        n_lost, n_named = n_lost + is_lost.sum(), n_named + is_lost[rows].sum()
+    assert n_named >= 0.95 * n_lost
+
+
+@pytest.mark.parametrize("kind", ["key", "equation"])
+def test_property_gaps_that_two_columns_or_a_part_of_the_numbers_explain_are_right(kind):
+    for seed in range(TIMES):
+        random, frame = determined(kind, 1500, seed)
+        frame["sort"] = random.choice(["sale", "gift"], 1500)
+        both = (frame["where"] == "far") & (frame["sort"] == "gift")
+        for is_right, most in (
+            (both, 0),
+            (frame["amount"] > 120, 8),
+        ):  # rows beside the bound are open
+            is_lost = ~is_right & (random.random(1500) < 0.01)
+            cells = repair_errors(frame.assign(value=frame["value"].mask(is_right | is_lost))).cells
+            cells = cells[cells["column"] == "value"]
+            is_wrong = is_lost[cells["row"]].to_numpy()
+            assert (~is_wrong).sum() <= most
+            assert not cells.loc[~is_wrong, "repaired"].any()
+            assert is_wrong.sum() >= 0.9 * is_lost.sum()
+
+
+def test_property_cells_that_are_missing_together_are_no_repair():
+    """Lost together, or rightly missing for a reason that no column holds: no cell tells."""
+    for seed in range(TIMES):
+        random, frame = determined("equation", 1500, seed)
+        is_gap = random.random(1500) < 0.1
+        frame["rate"] = frame["value"] * 7
+        frame = frame.assign(**{c: frame[c].mask(is_gap) for c in ("value", "rate")})
+        assert not repair_errors(frame).cells["repaired"].any()
+        lost = frame["value"].mask(np.arange(1500) % 100 == 0)  # the other cell is there
+        cells = repair_errors(frame.assign(value=lost)).cells
+        assert set(cells.loc[cells["repaired"], "row"]) == {*np.flatnonzero(lost.isna() & ~is_gap)}
+
+
 def test_a_value_beside_its_empty_cell_belongs_there():
     frame = pd.DataFrame(
         {"city": ["San Marcos", "Ulm", "Bonn", "Trier"] * 20, "state": ["TX", "BW"] * 40}
