@@ -133,7 +133,10 @@ def great_expectations_of(rules: Sequence[Rule], schema: Schema, frame: pd.DataF
             case Unique(columns=(column,)):
                 text = f"ExpectColumnValuesToBeUnique(column={column!r}"
             case Unique(columns=columns):
-                text = f"ExpectCompoundColumnsToBeUnique(column_list={[*columns]!r}"
+                text = (
+                    f"ExpectCompoundColumnsToBeUnique(column_list={[*columns]!r},"
+                    " ignore_row_if='any_value_is_missing'"
+                )
             case Order(low=low, high=high):
                 language.ordered(low)
                 language.ordered(high)

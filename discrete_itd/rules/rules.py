@@ -304,6 +304,6 @@ def sentence(rule: Rule, cells: RuleCells, frame: pd.DataFrame, i: int) -> str:
         parts.append(f"{name} is missing" if is_missing(value) else f"{name} = {text}{reason}")
     if isinstance(rule.statement, Present) and not rule.given:
         return parts[0] + (
-            "" if cells.unreadable_of(rule.statement.column)[i] else ", but never is"
+            "" if cells.unreadable_of(rule.statement.column)[i] else ", but should not be"
         )
     return f"{', '.join(parts)}, but {instead or rule.text}"
