@@ -67,9 +67,10 @@ def blame_by_relations(
 ) -> list[dict[int, tuple[Any, float]]]:
     """Change the probabilities (N, C) of cells of relations (23), and of each column what mends its rows.
 
-    Wrong numbers are flat over those of the column, so few of them follow: the odds of a cell that does are multiplied
-    by their share. A row that breaks what nearly all follow has a wrong cell, or is an exception; of its cells one is
-    blamed, with the odds that the other columns give it and the relations that hold when it is mended.
+    Wrong numbers are flat over those of the column, so few of them follow, unless two cells are wrong alike: the odds
+    of a cell that does are multiplied by their share. A row that breaks what nearly all follow has a wrong cell, or is
+    an exception; of its cells one is blamed, with the odds that the other columns give it and the relations that hold
+    when it is mended.
     """
     repaired: list[dict[int, tuple[Any, float]]] = [{} for _ in schema]
     if not relations:
@@ -80,7 +81,7 @@ def blame_by_relations(
     for relation in relations:
         rows = np.flatnonzero(relation.follows(numbers) == 1)
         for j in filter(lambda j: is_numeric(schema[j]), relation.columns):
-            share = relation.share_alike(numbers[rows], j, numbers[:, j])
+            share = relation.share_alike(numbers[rows], j, numbers[:, j], WRONG_CELLS)
             log_odds[rows, j] += np.minimum(0.0, np.log(share / relation.share))
     following = log_odds != before
     wrong[following] = np.minimum(wrong, special.expit(log_odds))[following]

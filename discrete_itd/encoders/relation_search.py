@@ -63,7 +63,8 @@ FEW_ROWS, MOST_ROWS = 150, 2000
 MOST_ASKED = 500  # of them, those that a factor and a constant are read from
 FEWEST_VALUES = 4  # numbers of a child: a column of three is as good as a function of any column that agrees with it
 FEWEST_ROWS = 30  # rows with child and parents from which a relation may be found
-MOST_USUAL = 0.9  # largest share of the most frequent number of a column that proposals are made of
+# largest share of the most frequent number of a column that proposals are made of, in all rows or in the distinct ones
+MOST_USUAL = 0.9
 MOST_COLUMNS = 300  # columns of numbers among which relations are looked for
 # most columns for searches whose number grows with the fourth power: a product and a column, four columns of a sum
 FEW_COLUMNS = 60
@@ -82,6 +83,9 @@ SMALLEST, WIDEST = 1e-7, 0.1  # distances of neighbours, relative to the size of
 # from anything. Two columns may agree in most rows because they are about the same (the years in which house and garage
 # were built), so a child of one parent follows in more rows.
 LEAST_SHARE, LEAST_OTHERS, LEAST_SHARE_OF_ONE = 0.8, 0.6, 0.95
+# Where most rows are exact, values midway between two numbers are taken for rounded ones if there are at most so many
+# for each one off the lattice that has a nearest number: of values in tenths of a step, one in nine is midway.
+MOST_MIDWAY = 9
 # Share of the rows of a wider or longer form with which a more exact or simpler one is kept.
 NEARLY_ALL = 1 / 1.02
 # Share of the rows that follow a shorter form from which a longer one is to be better than it.
@@ -143,18 +147,18 @@ class _Search:
         self.varying = list[int]()  # columns of at least two numbers
         self.columns = list[int]()  # and those of which proposals are made
         self.numerous = list[int]()  # and those of several numbers: children, summands
+        distinct = np.unique(_row_keys(x), return_index=True)[1]  # in an order of their own
         for j, numbers in enumerate(x.T):
             known = numbers[np.isfinite(numbers)]
-            values, counts = np.unique(known, return_counts=True)
+            values = np.unique(known)
             if len(known) < FEWEST_ROWS or len(values) < 2:
                 continue
             self.varying.append(j)
             self._measure(j, values)
-            if counts.max() <= MOST_USUAL * len(known):
+            if min(_usual_share(known), _usual_share(numbers[distinct])) <= MOST_USUAL:
                 self.columns.append(j)
                 if len(values) >= FEWEST_VALUES:
                     self.numerous.append(j)
-        distinct = np.unique(_row_keys(x), return_index=True)[1]  # in an order of their own
         self.voters = x[self.rng.permutation(distinct)[:MOST_ROWS]]
         self.tried = dict[tuple[int, bool, float, tuple[Term, ...]], Relation | None]()
 
@@ -400,17 +404,23 @@ class _Search:
                 rest = number - c * value
                 constant = _constant(rest, width + ON_LATTICE * step, half)
                 constant *= abs(constant) > NO_CONSTANT * step
-                first, last = open_places(
-                    (c * value + constant - relation.origin) / step, width / step
-                )
+                value_place = (c * value + constant - relation.origin) / step
+                first, last = open_places(value_place, width / step)
                 place = np.rint((number - relation.origin) / step)
                 follows = (first <= place) & (place <= last)
                 # what is more exact, or simpler, is kept unless a fiftieth more of the rows follow
                 n_follow = int(follows.sum())
+                n_more = n_follow
+                if best is not None and best.n_follow >= LEAST_SHARE * n_rows and not parent_steps:
+                    # wrong numbers, too, move a value to the middle between two of the child, and both follow
+                    n_midway = int((follows & (last > first)).sum())
+                    is_between = np.abs(value_place - np.rint(value_place)) > ON_LATTICE
+                    n_between = int((follows & (last == first) & is_between).sum())
+                    n_more -= n_midway * (n_midway > MOST_MIDWAY * n_between)
                 if (
                     n_follow >= least * n_rows
                     and follows[is_other].mean() >= least - LEAST_SHARE + LEAST_OTHERS
-                    and (best is None or NEARLY_ALL * n_follow > best.n_follow)
+                    and (best is None or NEARLY_ALL * n_more > best.n_follow)
                     and _are_most(last - first < most_open)
                 ):
                     best = replace(
@@ -433,7 +443,7 @@ class _Search:
             yield 0.75 * step, errors
         else:
             places = (value - relation.origin) / step
-            is_rounded = (np.abs(places - np.rint(places)) < ON_LATTICE).mean() <= LEAST_SHARE
+            is_rounded = (np.abs(places - np.rint(places)) < ON_LATTICE).mean() <= NEARLY_ALL
             yield 0.0, errors
             if is_rounded:
                 yield step / 2, errors
@@ -737,6 +747,12 @@ def _neighbours(points: Floats, others: Floats, radii: Floats) -> tuple[np.ndarr
     away, places = tree.query(others, n_asked, distance_upper_bound=bound)
     i, rank = np.nonzero(away <= radii[:, None])
     return i, places[i, rank]
+
+
+def _usual_share(numbers: Floats) -> float:
+    """The share of the most frequent number (N,) among those that are known."""
+    counts = np.unique(numbers[np.isfinite(numbers)], return_counts=True)[1]
+    return float(counts.max() / counts.sum())
 
 
 def _are_most(rows: Bools) -> bool:

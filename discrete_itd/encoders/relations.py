@@ -238,8 +238,12 @@ class Relation:
             middle = (self.values(x) - self.origin) / self.step
             return open_places(middle, self.open_half(x) / self.step)
 
-    def share_alike(self, x: Floats, column: int, numbers: Floats) -> Floats:
-        """The part (N,) of the different ``numbers`` of a column with which its child follows in rows that do."""
+    def share_alike(self, x: Floats, column: int, numbers: Floats, also: float) -> Floats:
+        """The probability (N,) that a wrong cell of a column, any of its ``numbers``, follows in rows that do.
+
+        Of the different numbers some follow. One that is wrong is none of the row's true ones, so another number has to
+        follow, too; or, with a probability ``also``, a second cell is wrong alike.
+        """
         distinct = np.unique(numbers[np.isfinite(numbers)])
         step = float(np.diff(distinct).min(initial=np.ptp(distinct)))
         width = 2 * self.open_half(x) + self.step / 2
@@ -249,7 +253,8 @@ class Relation:
         near = x[:, column]
         first = np.searchsorted(distinct, near - width / 2, "left")
         last = np.searchsorted(distinct, near + width / 2, "right")
-        return np.maximum(last - first, 1) / len(distinct)
+        n, n_numbers = np.maximum(last - first, 1), len(distinct)
+        return np.minimum(n / n_numbers, (n - 1) / max(1, n_numbers - 1) + also)
 
     @property
     def description(self) -> float:

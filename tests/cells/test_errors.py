@@ -791,6 +791,23 @@ def test_a_number_that_follows_from_its_row_is_not_wrong():
     assert find_errors(alone, min_probability=0.1)["column"].isin(related).any()
 
 
+def test_rare_discounts_from_which_a_price_follows_are_not_wrong():
+    """Few numbers of a column are no reason why a wrong one should follow, and most rows have no discount."""
+    random = np.random.default_rng(0)
+    prices = {"Gouda": 12.9, "Brie": 15.5, "Merlot": 7.5, "Riesling": 8.95, "Roggen": 3.4}
+    item = random.choice([*prices], 3000)
+    is_weighed = np.isin(item, ["Gouda", "Brie"])
+    tenths = np.where(is_weighed, random.integers(1, 20, 3000), 10 * random.integers(1, 7, 3000))
+    table = pd.DataFrame({"item": item, "quantity": tenths / 10, "price": map(prices.get, item)})
+    table["off"] = random.choice([0, 5, 10], 3000, p=[0.8, 0.12, 0.08])
+    net = table["quantity"] * table["price"] * (1 - table["off"] / 100)
+    table["net"] = net.round(2)
+    table["gross"] = (table["net"] * np.where(is_weighed, 1.07, 1.19)).round(2)
+    assert not len(find_errors(table))
+    table.loc[7, "off"] = wrong = {0: 5, 5: 10, 10: 0}[table.loc[7, "off"]]
+    assert find_errors(table)[["row", "column", "value"]].to_numpy().tolist() == [[7, "off", wrong]]
+
+
 def test_of_a_row_that_breaks_a_relation_the_cell_is_named_that_mends_most():
     table = invoices(np.random.default_rng(1))
     table["tax"] = np.round(table["total"] * 0.2 + 1e-9, 2)

@@ -143,6 +143,30 @@ def test_factors_do_not_depend_on_a_few_amounts_a_hundred_times_as_large(seed):
     ]
 
 
+@pytest.mark.parametrize("share", [0.0, pytest.param(0.5, marks=pytest.mark.slow), 0.8, 0.95])
+@pytest.mark.parametrize("of", ["whole numbers", "tenths", "few rows", "no cents"])
+def test_a_product_is_rounded_though_most_rows_are_exact(share, of):
+    """Without a discount nothing is rounded; whatever the order of columns, beside running numbers or not."""
+    rng = np.random.default_rng(int(100 * share))
+    n, digits = 1500, 0 if of == "no cents" else 2
+    quantity = rng.integers(1, 20, n) / (10 if of == "tenths" else 1)
+    if of == "few rows":  # most of which occur several times
+        quantity, price = rng.integers(1, 25, n) / 10, rng.choice([12.9, 15.5, 8.95, 3.4], n)
+    else:
+        price = rng.integers(100, 9999, n) / 10**digits
+    off = np.where(rng.random(n) < share, 0, rng.choice([3, 5, 10], n))
+    net = np.round(quantity * price * (1 - off / 100) + 1e-9, digits)
+    columns = {"quantity": quantity, "price": price, "off": off, "net": net}
+    for added in ({}, {"number": 50_001 + np.arange(n)}):
+        table = pd.DataFrame(added | columns).astype(float)
+        table = table.iloc[:, rng.permutation(table.shape[1])]
+        (relation,) = find_relations(table.to_numpy())
+        (term,) = relation.terms
+        assert sorted(f.form for f in term.factors) == ["1-%", "x", "x"]
+        assert table.columns[relation.child] == "net"
+        assert (relation.n_follow, relation.half) == (n, 0.5 / 10**digits)
+
+
 def test_a_relation_is_extended_by_what_its_misses_hold():
     rng = np.random.default_rng(6)
     main, other = rng.integers(0, 300, (2, 800))
