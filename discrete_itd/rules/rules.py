@@ -106,12 +106,15 @@ def find_rules(table: Any, *, min_holds: float = 0.98) -> Rules:
     ):  # of columns that a model would leave out, and of unreadable cells
         warnings.simplefilter("ignore")
         # without a level of new values there are no cuts of codes to look for
-        schema = TableEncoder.infer(frame, handle_unknown="error").schema
+        encoder = TableEncoder.infer(frame, handle_unknown="error")
+        schema, times = encoder.schema, encoder.times
         cells = RuleCells.read(frame, schema)
         some = frame.iloc[evenly(len(frame), SOME_ROWS)]
         left_out = TableEncoder.infer(some, handle_unknown="error", leave_out=True).left_out
     of_period = {column.name for column in left_out if column.why == "part of the clock"}
-    of_period |= {column.name for column in schema if column.kind == "clock"}
+    if times is not None:  # and the years that are counted from it
+        of_period.add(schema[times.clock].name)
+        of_period |= {schema[j].name for j in times.since if schema[j].family == "number"}
     judged, nearly, judges = searched(cells, MOST_ROWS, min_holds)
     judged = [one for one in judged if not one.rule.tells(of_period)]
     nearly = [rule for rule in nearly if not rule.tells(of_period)]
