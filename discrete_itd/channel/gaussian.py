@@ -423,7 +423,7 @@ class GaussianPosterior:
         """
         for part in torch.arange(len(self.means)).split(max(1, CHUNK // self.means.shape[2])):
             of_part = self.pick(lambda t, i=part: t[i])
-            if merged and self.means.shape[2] > MANY:
+            if merged and len(part) and self.means.shape[2] > MANY:
                 of_part = of_part._merged()
             n_components = of_part.means.shape[2]
             log_weight, order = of_part.log_weight[:, 0].double().sort(1, descending=True)

@@ -54,6 +54,7 @@ def table():
         "span": (days, pa.duration("s")),
         "money": ([Decimal(int(k)) + Decimal("0.95") for k in level], pa.decimal128(9, 2)),
         "truth": ((level == 1).tolist(), pa.bool_()),
+        "kind": (np.array(["a", "b", "c"])[level].tolist(), pa.string()),
     }
     columns = {}
     for name, (values, kind) in cells.items():
@@ -61,7 +62,7 @@ def table():
         values[row] = next(value for value in values if value != values[row])
         kept = [None if random.random() < 0.05 else value for value in values]
         columns[name] = pa.array(kept, kind)
-    columns["kind"] = columns["town"].dictionary_encode()
+    columns["kind"] = columns["kind"].dictionary_encode()
     return pa.table({**columns, "none": pa.nulls(N_ROWS)})
 
 
