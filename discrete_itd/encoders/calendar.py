@@ -28,7 +28,7 @@ from discrete_itd.encoders.clock import (
 )
 from discrete_itd.encoders.gaps import evenly
 from discrete_itd.reading.frames import is_number
-from discrete_itd.reading.times import month_named
+from discrete_itd.reading.times import CENTURY, month_named
 
 # Fewest rows, different values, and moments of a column that moves with the clock. In dated tables of R 31 columns had
 # changed once, none of which had a new value in the last sixth of the rows; of 35 with three values or more 34 had.
@@ -36,6 +36,8 @@ FEWEST_IN_STEP, FEWEST_STEPS = 100, 3
 SAME_PARTS = 0.97  # share of rows in which a part of a date is that of the clock's, which may be in another zone
 RETURNED = 0.9  # share of rows whose part of a date was met in another year, too
 FEWEST_MONTHS = 6  # that tell dates from an experiment by the days on which they begin
+FIRST_DATED = 1700  # years of dates, which have nanoseconds in 64 bits
+WRITTEN = 1900, 2100  # years of periods in one number or text
 MOST_PERIODS = 10_000  # different texts of a column of periods
 
 
@@ -121,7 +123,10 @@ def dates_of_parts(columns: Sequence[np.ndarray]) -> pd.DatetimeIndex | None:
     """
     whole = [values[np.isfinite(values)] for values in columns]
     days = [j for j, values in enumerate(whole) if len(values) and values.max() <= 31]
-    years = [columns[j] for j, values in enumerate(whole) if len(values) and values.min() > 366]
+    years = [
+        columns[j] for j, values in enumerate(whole)
+        if len(values) and values.min() >= FIRST_DATED
+    ]  # fmt: skip
     if not days or len(columns[0]) < FEWEST_TIMES:
         return None
     some = evenly(len(columns[0]), MOST_ROWS)
@@ -165,18 +170,18 @@ def dates_of_periods(cells: np.ndarray) -> pd.DatetimeIndex | None:
     """Dates (N,) in the periods that plain values write, by which the rows are in order; None if they write none.
 
     Whole numbers are days or months (20240131, 202401), text a year and a month, quarter or week ("2024-W05", "Q4
-    2023", "Mai 2024"), or the first of two years ("FY22/23").
+    2023", "Mai 2024", "FY24 Q1"), or the first of two years ("FY22/23", "2022/23").
     """
     first = cells[0] if len(cells) >= FEWEST_IN_STEP else None
-    if not (first and first >= 100 * YEARS[0] if is_number(cells[:1]) else _period(first)):
+    if not (first and first >= 100 * WRITTEN[0] if is_number(cells[:1]) else _period(first)):
         return None
     codes, values = pd.factorize(cells)
     if len(values) > MOST_PERIODS and not is_number(cells):
         return None
     if is_number(cells):
         numbers = np.asarray(values, float)
-        digits = 1e4 if numbers.min() >= 1e4 * YEARS[0] else 1e2
-        if numbers.min() < digits * YEARS[0] or numbers.max() >= digits * YEARS[1]:
+        digits = 1e4 if numbers.min() >= 1e4 * WRITTEN[0] else 1e2
+        if numbers.min() < digits * WRITTEN[0] or numbers.max() >= digits * WRITTEN[1]:
             return None
         year, part = np.divmod(numbers, digits)
         month, day = np.divmod(part, 100) if digits == 1e4 else (part, np.full(len(part), 15.0))
@@ -190,6 +195,8 @@ def dates_of_periods(cells: np.ndarray) -> pd.DatetimeIndex | None:
         year, part = np.array(periods, float).reshape(-1, 2).T
         if (part == (year + 1) % 100).all():  # seasons of two years
             part = np.ones(len(part))
+        elif len(np.unique(part)) == 1 and month_named(re.sub(r"[\W\d_]", "", values[0])):
+            return None  # names that begin like one month
         n_parts = next((n for n in (1, 4, 12, 53) if part.max(initial=1) <= n), math.inf)
         middle = (year - 1970 + (part - 0.5) / n_parts) * YEAR
         dates = pd.DatetimeIndex(pd.to_datetime(middle, unit="s", errors="coerce"))
@@ -202,14 +209,17 @@ def _period(text: Any) -> tuple[int, int] | None:
     """The year that a text writes, and the number of a part of it, or of the next year; None if it is no period."""
     if not isinstance(text, str):
         return None
-    numbers = re.findall(r"\d+", text)
-    years = [int(n) for n in numbers if len(n) == 4 and YEARS[0] <= int(n) < YEARS[1]]
+    numbers, words = re.findall(r"\d+", text), re.findall(r"[^\W\d_]+", text)
+    years = [int(n) for n in numbers if len(n) == 4 and WRITTEN[0] <= int(n) < WRITTEN[1]]
     parts = [int(n) for n in numbers if len(n) <= 2]
     if len(years) + len(parts) != len(numbers):
         return None
-    if not years and len(parts) == 2 and parts[1] == (parts[0] + 1) % 100:
-        return 2000 + parts[0], parts[1]
-    parts += [month for word in re.findall(r"[^\W\d_]{3,}", text) if (month := month_named(word))]
+    if not years and len(parts) == 2 and words[:1] == ["FY"]:  # a year and the next, or a quarter
+        return (1900 if parts[0] >= CENTURY else 2000) + parts[0], parts[1]
+    months = [month_named(word) if len(word) > 2 else 0 for word in words]
+    parts += [month for month in months if month]
+    if any(len(word) > 2 and not month for word, month in zip(words, months, strict=True)):
+        return None
     return (years[0], parts[0] if parts else 1) if len(years) == 1 and len(parts) <= 1 else None
 
 
@@ -234,4 +244,5 @@ def _lie_as_dates(dates: pd.DatetimeIndex, *, has_years: bool) -> bool:
         is_apart = first.value_counts(normalize=True).max() <= 0.5
         return has_years and is_apart and FEWEST_MONTHS <= len(first) < known.nunique()
     is_whole = (last >= length.where(length > 29, 28)).iloc[1:-1]
-    return has_years or bool(len(is_whole) and is_whole.all())
+    are_unlike = last.iloc[1:-1].nunique() > 1  # plots of blocks are as many
+    return has_years or bool(are_unlike and is_whole.all())
