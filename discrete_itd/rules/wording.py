@@ -143,6 +143,7 @@ class _Parser:
             return Present(name) if rest == "not missing" else OneOf(name, (None,))
         column = self.cells.schema[self.cells.place(name)]
         known = {_bare(str(value)): value for value in self.cells.values_of(name)}
+        known |= {str(value): value for value in self.cells.values_of(name)}
         if column.are_truths:
             known |= {"true": True, "false": False, "TRUE": True, "FALSE": False}
         has_commas = getattr(column.notation, "decimal", None) == ","

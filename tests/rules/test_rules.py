@@ -131,6 +131,13 @@ def test_words_are_read_back_as_the_rules_that_they_say(rules):
     assert not again.table["exceptions"].any()
 
 
+def test_values_that_differ_by_spaces_are_read_back_apart():
+    towns = np.random.default_rng(0).choice([" Bonn", "Bonn", "BONN", " Köln", "Köln", "Ulm"], 400)
+    said = [*(found := find_rules(pd.DataFrame({"town": towns}))).table["rule"]]
+    assert [rule.text for rule in found.judge(*said).rules] == said
+    assert any("' Bonn', " in text for text in said)
+
+
 @pytest.mark.parametrize(
     ("text", "same"),
     [
