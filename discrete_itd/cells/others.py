@@ -140,12 +140,12 @@ def probability_missing(
             for codes in _scales(other.bins) if other.column != first else ():
                 absent = gaps | other.bins.absent
                 explain(joined_codes(of_first, codes), absent, of_all[1 + best])
-    found = []
+    mixed = []
     for members in (of_values, of_all):
-        own = np.column_stack(members)
-        p = own @ special.softmax(once @ np.log(own))
-        found.append(np.where(view.absent, p, 1 - p))
-    return found[0], np.maximum(*found)
+        shares = np.column_stack(members)
+        p = shares @ special.softmax(once @ np.log(shares))
+        mixed.append(np.where(view.absent, p, 1 - p))
+    return mixed[0], np.maximum(*mixed)
 
 
 def _scales(bins: Aspect) -> list[Ints]:

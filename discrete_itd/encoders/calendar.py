@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -30,6 +30,18 @@ from discrete_itd.encoders.gaps import evenly
 from discrete_itd.reading.frames import is_number
 from discrete_itd.reading.times import CENTURY, month_named
 
+# parts of local times
+PARTS: dict[str, Callable[[pd.DatetimeIndex], Any]] = {
+    "year": lambda t: t.year,
+    "quarter": lambda t: t.quarter,
+    "month": lambda t: t.month,
+    "week": lambda t: t.isocalendar().week,
+    "day": lambda t: t.day,
+    "day of the year": lambda t: t.day_of_year,
+    "weekday": lambda t: t.day_of_week,
+    "hour": lambda t: t.hour,
+    "year and month": lambda t: 100 * t.year + t.month,
+}
 # Fewest rows, different values, and moments of a column that moves with the clock. In dated tables of R 31 columns had
 # changed once, none of which had a new value in the last sixth of the rows; of 35 with three values or more 34 had.
 FEWEST_IN_STEP, FEWEST_STEPS = 100, 3
@@ -73,11 +85,11 @@ def is_part_of_date(cells: np.ndarray, local: pd.DatetimeIndex) -> bool:
     if _are_alike(values, local.year):
         return True
     day = local.day.to_numpy(float)
-    parts = [local.month, local.quarter, local.isocalendar().week, local.day_of_year]
+    names = ["month", "quarter", "week", "day of the year"]
     if (values == values[0]).all():
-        del parts[1:]  # a constant is the first quarter more often by chance
-    for part in parts:
-        if _are_alike(values, part):
+        del names[1:]  # a constant is the first quarter more often by chance
+    for name in names:
+        if _are_alike(values, part := PARTS[name](local)):
             return not _has_returned(part.to_numpy(float), local)
     apart = np.abs(values - day)  # 1 in another zone, or from the last day to the first
     is_beside = (apart <= 1) | (apart >= MONTH_DAYS) & (apart < 31)
@@ -136,14 +148,14 @@ def dates_of_parts(columns: Sequence[np.ndarray]) -> pd.DatetimeIndex | None:
         for first in whole[m][[0, -1]]:
             leap = 2004.0 - (first > 2)  # so that there is a 29th of February
             asked.append((leap + (columns[m] < first), m, False))
-    found, n_dates, had_years = None, 0, False
+    best, n_dates, had_years = None, 0, False
     for year, m, has_years in asked:
         steps = np.diff((12 * year + columns[m])[some])
         if had_years > has_years or min(np.mean(steps < 0), np.mean(steps > 0)) > OUT_OF_STEP:
             continue
         if has_years and _are_months(year, columns[m]):
             dates = _dates(year, columns[m], np.full(len(year), 15.0))
-            found, n_dates, had_years = dates, dates.nunique(), True
+            best, n_dates, had_years = dates, dates.nunique(), True
         for d in set(days) - {m}:
             inner = np.diff(columns[d][some])[steps == 0]
             if not inner.any() or min(np.mean(inner < 0), np.mean(inner > 0)) > OUT_OF_STEP:
@@ -154,8 +166,8 @@ def dates_of_parts(columns: Sequence[np.ndarray]) -> pd.DatetimeIndex | None:
                 continue
             dates = _dates(year, columns[m], columns[d])
             if dates.nunique() > n_dates and _lie_as_dates(dates, has_years=has_years):
-                found, n_dates, had_years = dates, dates.nunique(), has_years
-    return found
+                best, n_dates, had_years = dates, dates.nunique(), has_years
+    return best
 
 
 def _are_months(year: np.ndarray, month: np.ndarray) -> bool:

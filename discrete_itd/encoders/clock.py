@@ -51,7 +51,7 @@ CALENDAR_DAYS = 3_652_059.0  # of the years 1 to 9999, over all of which far clo
 EPOCH = 6.3e8, 2.2e9
 EPOCH_UNITS = 1.0, 1e-3  # seconds of one of them
 # Whole numbers in this range that grow in the order of the rows are years: in 2 009 tables of R all 150 such columns of
-# three years or more, and all ten of two.
+# three years or more; in those of 100 rows all six of two (``tests/benchmarks/tomorrow.py --written``).
 YEARS = 1600, 2200
 YEAR = 31_556_952.0  # seconds of a mean year, and of a step of a declared clock that counts anything else
 

@@ -63,10 +63,8 @@ MOST_PAIRS = 200  # implications with two conditions that are judged
 SMALLEST_STEP = 1e-6
 # numbers in an order are near each other at this part of their median relative difference
 NEAR_EQUAL = 5.0
-NAMED_PARTS, FEWEST_PARTS = (
-    ("weekday", "month", "quarter"),
-    4,
-)  # of times, and the fewest names of them
+NAMED_PARTS = ("weekday", "month", "quarter")  # of times, which may have names
+FEWEST_PARTS = 4  # different names of them
 USUAL_SHARE = 0.995  # share of the texts that have a format of the column
 NEAR_BOUND = 5.0  # mean distances of numbers from a natural bound up to which it is one
 HEAPED, STEEP = 20, 0.3  # cells at a bound, and their ratio to those of the number beside it
@@ -225,7 +223,7 @@ def _parts_of_times(cells: RuleCells, least: float) -> Iterator[Rule]:
     n, alike = agreement(np.zeros(len(few), int), codes)
     chance = alike / np.maximum(n, 1)
     for time in (column.name for column in cells.schema if column.family == "datetime"):
-        found = set[int]()
+        done = set[int]()
         for part, numbers in parts_of(few, time):
             if not np.nanmax(numbers, initial=-1) > np.nanmin(numbers, initial=np.inf):
                 continue
@@ -236,9 +234,9 @@ def _parts_of_times(cells: RuleCells, least: float) -> Iterator[Rule]:
                 is_near |= (n >= FEWEST_ROWS) & (n - alike <= 2 * MOST_OF_CHANCE * (1 - chance) * n)
             for j in np.array(others, int)[is_near].tolist():
                 rule = PartOfTime.fit(time, cells.schema[j].name, part, cells)
-                if j in found or not _are_names(rule) or _share(rule, cells) < least:
+                if j in done or not _are_names(rule) or _share(rule, cells) < least:
                     continue
-                found.add(j)
+                done.add(j)
                 yield Rule(rule)
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
+from discrete_itd.encoders.calendar import PARTS
 from discrete_itd.encoders.clock import Unit, local_times
 from discrete_itd.encoders.column import Column, written
 from discrete_itd.encoders.relations import FLOAT_ERROR, ON_LATTICE, Relation, is_numeric
@@ -23,18 +24,6 @@ PlainValue = bool | int | float | str
 # runs of characters of a format: a class or a character, and the least and the most of them
 Shapes = tuple[tuple[tuple[str, int, int], ...], ...]
 MOST_LISTED = 200  # values of a key that are listed in code
-# parts of local times
-PARTS: dict[str, Callable[[pd.DatetimeIndex], Any]] = {
-    "year": lambda t: t.year,
-    "quarter": lambda t: t.quarter,
-    "month": lambda t: t.month,
-    "week": lambda t: t.isocalendar().week,
-    "day": lambda t: t.day,
-    "day of the year": lambda t: t.day_of_year,
-    "weekday": lambda t: t.day_of_week,
-    "hour": lambda t: t.hour,
-    "year and month": lambda t: 100 * t.year + t.month,
-}
 TIME_ERROR = 5  # decimals of a second to which times are known that are floats of days
 MOST_LENGTHS = 16  # texts of different lengths that one format stands for, in languages without regular expressions
 

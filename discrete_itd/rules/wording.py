@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from discrete_itd.encoders.calendar import PARTS
 from discrete_itd.encoders.numeric import find_lattice
 from discrete_itd.encoders.relations import (
     FLOAT,
@@ -22,7 +23,6 @@ from discrete_itd.encoders.relations import (
 from discrete_itd.rules.cells import RuleCells
 from discrete_itd.rules.statements import (
     NOTATION,
-    PARTS,
     UNQUOTED,
     Equation,
     Format,

